@@ -1,0 +1,71 @@
+import ipaddr from 'ipaddr.js';
+
+/** An IP address in its canonical text form; IPv4-mapped IPv6 is always written as IPv4. */
+export type Address = string & { readonly brand: 'address' };
+
+/** An address and a TCP port (1..65535; 0 only where "not chosen yet" is said). */
+export interface Endpoint {
+  readonly address: Address;
+  readonly port: number;
+}
+
+/** A CIDR block in canonical text form, e.g. `10.0.0.0/8`. */
+export type Cidr = string & { readonly brand: 'cidr' };
+
+const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+
+/**
+ * Parses an IP address.
+ *
+ * @param text IPv4 dotted quad or IPv6, without brackets or zone
+ * @returns the canonical form, or undefined if it is not an address
+ */
+export function parseAddress(text: string): Address | undefined {
+  if (text.includes('%') || !ipaddr.isValid(text) || (!text.includes(':') && !ipaddr.IPv4.isValidFourPartDecimal(text)))
+    return undefined;
+  return ipaddr.process(text).toString() as Address;
+}
+
+/** 4 or 6. */
+export function familyOf(address: Address): 4 | 6 {
+  return address.includes(':') ? 6 : 4;
+}
+
+/** The 16 bytes of layout.h's `struct address`: network order, IPv4 in v4-mapped form. */
+export function encodeAddress(address: Address): Uint8Array {
+  const bytes = ipaddr.parse(address).toByteArray();
+  return Uint8Array.from(bytes.length === 4 ? [...MAPPED_PREFIX, ...bytes] : bytes);
+}
+
+/** The address in layout.h's 16 bytes. */
+export function decodeAddress(bytes: Uint8Array): Address {
+  return ipaddr.process(ipaddr.fromByteArray([...bytes]).toString()).toString() as Address;
+}
+
+/**
+ * Parses a CIDR block; host bits must be zero (a block written with host bits is almost always a mistake).
+ *
+ * @returns the canonical form, or undefined if it is not a block
+ */
+export function parseCidr(text: string): Cidr | undefined {
+  if (!ipaddr.isValidCIDR(text) || text.includes('%')) return undefined;
+  const [address, bits] = ipaddr.parseCIDR(text);
+  const network =
+    address.kind() === 'ipv4'
+      ? ipaddr.IPv4.networkAddressFromCIDR(text)
+      : ipaddr.IPv6.networkAddressFromCIDR(text);
+  if (network.toString() !== address.toString()) return undefined;
+  return `${address.toString()}/${bits}` as Cidr;
+}
+
+/** A block as 16 address bytes and the number of leading bits that count (IPv4 in v4-mapped form, so 96 more). */
+export function encodeCidr(cidr: Cidr): { address: Uint8Array; bits: number } {
+  const [address, bits] = ipaddr.parseCIDR(cidr);
+  const v4 = address.kind() === 'ipv4';
+  return { address: encodeAddress(address.toString() as Address), bits: v4 ? bits + 96 : bits };
+}
+
+/** `10.0.0.1:80` or `[fd00::1]:80`. */
+export function formatEndpoint(endpoint: Endpoint): string {
+  return familyOf(endpoint.address) === 6 ? `[${endpoint.address}]:${endpoint.port}` : `${endpoint.address}:${endpoint.port}`;
+}

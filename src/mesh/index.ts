@@ -1,0 +1,11 @@
+export type { Address, Cidr, Endpoint } from './address.ts';
+export {
+  decodeAddress,
+  encodeAddress,
+  encodeCidr,
+  familyOf,
+  formatEndpoint,
+  parseAddress,
+  parseCidr,
+} from './address.ts';
+export type { Exclusions, NetnsCookie, Pod } from './pod.ts';
