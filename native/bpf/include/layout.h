@@ -12,8 +12,6 @@
 
 #include <linux/types.h>
 
-#define CULVERT_SCHEMA 1
-
 /* Ports of wire-contract section 1.1 that belong to the agent in every enrolled pod. */
 enum agent_port {
 	AGENT_PORT_OUTBOUND = 15001,
@@ -22,8 +20,9 @@ enum agent_port {
 	AGENT_PORT_DNS = 15053,
 };
 
-/* Bounds. Constant, so that no pod can make the kernel hold more. */
+/* Version and bounds. Constant, so that no pod can make the kernel hold more. */
 enum limit {
+	LIMIT_SCHEMA = 1, /* version of the shapes in this file; part of the pins' path, so that two never meet */
 	LIMIT_PODS = 1024,
 	LIMIT_POD_ADDRESSES = 4,
 	LIMIT_WORKERS = 64,
@@ -33,6 +32,8 @@ enum limit {
 	LIMIT_EXCLUDED_CIDRS = 16384,
 	LIMIT_CGROUPS = 8192,
 	LIMIT_EVENTS_BYTES = 262144,
+	LIMIT_LISTENERS = 65536,
+	LIMIT_COUNTERS = 16384,
 };
 
 struct address {
@@ -48,22 +49,23 @@ struct endpoint {
 _Static_assert(sizeof(struct endpoint) == 20, "endpoint");
 
 enum pod_flag {
-	POD_WITHDRAWING = 1,           /* new connections are no longer captured; hand-overs under way finish */
-	POD_EXCLUDES_OUTBOUND = 2,     /* the pod has entries in excluded_ports or excluded_cidrs, so look them up */
+	POD_WITHDRAWING = 1,	   /* new connections are no longer captured; hand-overs under way finish */
+	POD_EXCLUDES_OUTBOUND = 2, /* the pod has entries in excluded_ports or excluded_cidrs, so look them up */
 	POD_EXCLUDES_INBOUND = 4,
 };
 
 /* pods: netns cookie (__u64) -> struct pod. Its presence is what "enrolled" means. */
 struct pod {
-	__u32 flags;         /* enum pod_flag */
-	__u32 workers;       /* listener slots in use, 1..LIMIT_WORKERS */
+	__u32 flags;	     /* enum pod_flag */
+	__u32 workers;	     /* listener slots in use, 1..LIMIT_WORKERS */
 	__u32 generation;    /* grows with each enrolment of the agent */
 	__u32 address_count; /* 0..LIMIT_POD_ADDRESSES */
 	struct address addresses[LIMIT_POD_ADDRESSES];
 };
 _Static_assert(sizeof(struct pod) == 80, "pod");
 
-/* pod_usage: netns cookie -> what the pod holds of the shared maps. Kept apart from `pods`, which the agent overwrites. */
+/* pod_usage: netns cookie -> what the pod holds of the shared maps. Kept apart from `pods`, which the agent overwrites.
+ */
 struct pod_usage {
 	__u64 handovers;
 };
@@ -71,7 +73,7 @@ _Static_assert(sizeof(struct pod_usage) == 8, "pod_usage");
 
 /* peers (sk_storage): who is at the other end of this socket, as somebody must be told. */
 enum peer_kind {
-	PEER_ASKED = 1,    /* app's client socket: the destination it asked for. Shown by getpeername */
+	PEER_ASKED = 1,	   /* app's client socket: the destination it asked for. Shown by getpeername */
 	PEER_ORIGINAL = 2, /* agent's accepted socket: the same destination, handed over. Read by the agent */
 	PEER_SPOKEN = 3,   /* agent's dialling socket: the client it speaks for. Set by the agent */
 	PEER_CLIENT = 4,   /* app's accepted socket: the real client, handed over. Shown by getpeername */
@@ -79,7 +81,7 @@ enum peer_kind {
 
 enum peer_flag {
 	PEER_BOUND_ADDRESS = 1, /* the app had bound the source address itself: the agent's leg must use the same */
-	PEER_BOUND_DEVICE = 2,  /* the app's socket is bound to a device */
+	PEER_BOUND_DEVICE = 2,	/* the app's socket is bound to a device */
 };
 
 struct peer {
@@ -127,7 +129,7 @@ enum direction {
 struct excluded_port {
 	__u64 netns;
 	__u32 direction; /* enum direction */
-	__u16 port;      /* outbound: destination port; inbound: the pod's port */
+	__u16 port;	 /* outbound: destination port; inbound: the pod's port */
 	__u16 padding;
 };
 _Static_assert(sizeof(struct excluded_port) == 16, "excluded_port");
@@ -146,20 +148,21 @@ _Static_assert(sizeof(struct excluded_cidr) == 32, "excluded_cidr");
 
 /* counters (per-CPU hash): {netns, reason} -> count. */
 enum reason {
-	REASON_CAPTURED_OUTBOUND = 1,     /* led to the pod's outbound listener */
-	REASON_CAPTURED_INBOUND = 2,      /* led to the pod's inbound listener */
-	REASON_EXCLUDED_OUTBOUND = 3,     /* uncaptured: the pod's exclusions name it */
+	REASON_CAPTURED_OUTBOUND = 1, /* led to the pod's outbound listener */
+	REASON_CAPTURED_INBOUND = 2,  /* led to the pod's inbound listener */
+	REASON_EXCLUDED_OUTBOUND = 3, /* uncaptured: the pod's exclusions name it */
 	REASON_EXCLUDED_INBOUND = 4,
-	REASON_FOREIGN_SOCKET = 5,        /* refused: a pod's process used a socket of a namespace that is not enrolled */
-	REASON_NESTED_NETNS = 6,          /* uncaptured: a process of the pod connected from a namespace it made itself */
-	REASON_RAW_SOCKET = 7,            /* uncaptured: a raw or packet socket was made in the pod */
-	REASON_REROUTED = 8,              /* uncaptured: a captured connection was answered by somebody else (a NAT rule in the pod) */
-	REASON_PORT_RESERVED = 9,         /* refused: bind to a port of the agent */
-	REASON_NO_LISTENER = 10,          /* refused: no live listener of the agent */
-	REASON_NO_ADDRESS = 11,           /* refused: the pod has no address of the destination's family */
-	REASON_NO_HANDOVER = 12,          /* refused: a connection to the agent's ports that no connect hook led there */
-	REASON_NO_MEMORY = 13,            /* refused: map or socket storage is full */
-	REASON_OVER_QUOTA = 14,           /* refused: the pod holds LIMIT_HANDOVERS_PER_POD already */
+	REASON_FOREIGN_SOCKET = 5, /* refused: a pod's process used a socket of a namespace that is not enrolled */
+	REASON_NESTED_NETNS = 6,   /* uncaptured: a process of the pod connected from a namespace it made itself */
+	REASON_RAW_SOCKET = 7,	   /* uncaptured: a raw socket was made in the pod, which passes every socket hook */
+	REASON_REROUTED =
+		8, /* uncaptured: a captured connection was answered by somebody else (a NAT rule in the pod) */
+	REASON_PORT_RESERVED = 9, /* refused: bind to a port of the agent */
+	REASON_NO_LISTENER = 10,  /* refused: no live listener of the agent */
+	REASON_NO_ADDRESS = 11,	  /* refused: the pod has no address of the destination's family */
+	REASON_NO_HANDOVER = 12,  /* refused: a connection to the agent's ports that no connect hook led there */
+	REASON_NO_MEMORY = 13,	  /* refused: map or socket storage is full */
+	REASON_OVER_QUOTA = 14,	  /* refused: the pod holds LIMIT_HANDOVERS_PER_POD already */
 	REASON_COUNT = 15,
 };
 

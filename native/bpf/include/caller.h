@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * caller.h: which namespace and cgroup is the calling process in. A socket can be carried to another namespace, so the
+ * socket's namespace and the caller's may differ.
+ */
+#ifndef CULVERT_CALLER_H
+#define CULVERT_CALLER_H
+
+#include "address.h"
+#include "pod.h"
+#include "storage.h"
+#include "verdict.h"
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct net {
+	__u64 net_cookie;
+};
+struct nsproxy {
+	struct net *net_ns;
+};
+struct task_struct {
+	struct nsproxy *nsproxy;
+};
+#pragma clang attribute pop
+
+/* The agent's host namespace, and in the lab a lab node's. */
+const volatile __u64 host_netns SEC(".rodata") __weak = 0;
+
+static __always_inline __u64 caller_netns(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nsproxy *nsproxy = task->nsproxy;
+
+	return nsproxy ? nsproxy->net_ns->net_cookie : 0;
+}
+
+/* Remembers which cgroup the pod's processes live in. */
+static __always_inline void caller_remember(__u64 netns)
+{
+	__u64 cgroup = bpf_get_current_cgroup_id();
+	__u64 *known = bpf_map_lookup_elem(&cgroups, &cgroup);
+
+	if ((!known || *known != netns) && caller_netns() == netns)
+		bpf_map_update_elem(&cgroups, &cgroup, &netns, BPF_ANY);
+}
+
+/*
+ * A connect by a socket whose namespace is not enrolled. Refused when the caller itself is in an enrolled pod (a socket
+ * carried in from elsewhere). Counted when the caller's cgroup is a pod's and the namespace is neither the host's nor
+ * a pod's: the pod made it itself, and what it sends is forwarded, which socket hooks cannot lead.
+ */
+static __always_inline enum verdict caller_check(
+	__u64 socket_netns, const struct endpoint *client, const struct endpoint *server)
+{
+	__u64 netns = caller_netns();
+	__u64 cgroup;
+	__u64 *owner;
+
+	if (netns != socket_netns && pod_find(netns))
+		return verdict_refuse(netns, REASON_FOREIGN_SOCKET, ERRNO_PERM, client, server);
+	if (socket_netns == host_netns)
+		return VERDICT_ALLOW;
+	cgroup = bpf_get_current_cgroup_id();
+	owner = bpf_map_lookup_elem(&cgroups, &cgroup);
+	if (owner && *owner != socket_netns && pod_find(*owner))
+		reason_report(*owner, REASON_NESTED_NETNS, client, server);
+	return VERDICT_ALLOW;
+}
+
+#endif

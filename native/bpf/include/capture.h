@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * capture.h: decides whether a connect is led to the agent, and under which address. Pure of the hook's family: the
+ * attach point fills `intent`, calls capture_decide, and writes `intent->target` where its context wants it.
+ */
+#ifndef CULVERT_CAPTURE_H
+#define CULVERT_CAPTURE_H
+
+#include "caller.h"
+
+#define PROTOCOL_TCP 6
+#define PROTOCOL_MPTCP 262
+#define SOCKET_STREAM 1
+
+/* Ports used where one address must do for all destinations: below the ephemeral range, so that no socket meets itself.
+ */
+#define SPREAD_PORT_BASE 16384
+#define SPREAD_PORT_MASK 0x3fff
+
+struct intent {
+	struct endpoint destination; /* what the app asks for */
+	struct endpoint source;	     /* what the socket is bound to; zero where it is not */
+	struct endpoint target;	     /* out: where the connect shall go */
+	int bind;		     /* out: bind the socket to `local` first */
+	struct address local;
+};
+
+enum capture {
+	CAPTURE_NONE,
+	CAPTURE_LED,
+	CAPTURE_REFUSED,
+};
+
+/* Loopback, unspecified, the pod's own addresses, IPv6 link-local. */
+static __always_inline int destination_is_left_alone(const struct pod *pod, const struct address *address)
+{
+	return address_is_loopback(address) || address_is_unspecified(address) || address_is_link_local_v6(address) ||
+	       pod_has_address(pod, address);
+}
+
+/*
+ * Where a captured connect goes. One address for all destinations of a pod would give them one pool of source ports,
+ * so the destination's hash is spread: over 127.128.0.0/9 for IPv4; over ports of ::1 for IPv6; and, for a socket bound
+ * to a device (which cannot reach the loopback) or to a port alone (whose address the hook can no longer bind), over
+ * ports of the pod's own address. sk_lookup leads only connections that have a hand-over, so no port is taken away.
+ */
+static __always_inline void target_choose(struct intent *intent, const struct address *own, int by_device)
+{
+	int v4 = address_is_v4(&intent->destination.address);
+	__u32 hash = endpoint_hash(&intent->destination);
+	int unbound = address_is_unspecified(&intent->source.address);
+
+	if (own && (by_device || (unbound && intent->source.port))) {
+		intent->target.address = *own;
+		intent->target.port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
+		if (intent->target.port == intent->source.port)
+			intent->target.port ^= 1; /* else the socket would meet itself */
+		return;
+	}
+	if (v4) {
+		__u32 low = hash & 0x007fffff;
+
+		if (low == 0x007fffff)
+			low = 0; /* 127.255.255.255 is a broadcast address */
+		address_set_v4(&intent->target.address, bpf_htonl(0x7f800000 | low));
+		intent->target.port = AGENT_PORT_OUTBOUND;
+	} else {
+		address_set_words(&intent->target.address, 0, 0, 0, bpf_htonl(1));
+		intent->target.port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
+	}
+	if (unbound && own) {
+		intent->bind = 1;
+		intent->local = *own;
+	}
+}
+
+static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, struct intent *intent)
+{
+	__u64 netns = bpf_get_netns_cookie(ctx);
+	struct pod *pod = pod_find(netns);
+	const struct address *own;
+	struct peer peer = {.kind = PEER_ASKED};
+	struct peer *kept;
+	int v4 = address_is_v4(&intent->destination.address);
+
+	if (!pod)
+		return caller_check(netns, &intent->source, &intent->destination) == VERDICT_ALLOW ? CAPTURE_NONE
+												   : CAPTURE_REFUSED;
+	if (bpf_sk_storage_get(&owned, ctx->sk, 0, 0))
+		return CAPTURE_NONE;
+	/* A socket that connects again must not show what it asked for before. */
+	bpf_sk_storage_delete(&peers, ctx->sk);
+	if (pod->flags & POD_WITHDRAWING)
+		return CAPTURE_NONE;
+	caller_remember(netns);
+	if (destination_is_left_alone(pod, &intent->destination.address))
+		return CAPTURE_NONE;
+	if ((pod->flags & POD_EXCLUDES_OUTBOUND) &&
+		pod_excludes(netns, DIRECTION_OUTBOUND, intent->destination.port, &intent->destination.address)) {
+		reason_count(netns, REASON_EXCLUDED_OUTBOUND);
+		return CAPTURE_NONE;
+	}
+	own = pod_address(pod, v4);
+	if (!own && pod->address_count) {
+		/* What a pod without this family meets anyway, and meets at once: happy eyeballs depend on it. */
+		verdict_refuse(netns, REASON_NO_ADDRESS, ERRNO_NETUNREACH, &intent->source, &intent->destination);
+		return CAPTURE_REFUSED;
+	}
+	peer.endpoint = intent->destination;
+	if (!address_is_unspecified(&intent->source.address))
+		peer.flags |= PEER_BOUND_ADDRESS;
+	if (ctx->sk->bound_dev_if)
+		peer.flags |= PEER_BOUND_DEVICE;
+	kept = bpf_sk_storage_get(&peers, ctx->sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!kept) {
+		verdict_refuse(netns, REASON_NO_MEMORY, ERRNO_NOMEM, &intent->source, &intent->destination);
+		return CAPTURE_REFUSED;
+	}
+	target_choose(intent, own, peer.flags & PEER_BOUND_DEVICE);
+	reason_count(netns, REASON_CAPTURED_OUTBOUND);
+	return CAPTURE_LED;
+}
+
+#endif

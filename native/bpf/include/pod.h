@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * pod.h: is this network namespace enrolled, and what has its pod asked to be left out.
+ */
+#ifndef CULVERT_POD_H
+#define CULVERT_POD_H
+
+#include "address.h"
+#include "maps.h"
+
+static __always_inline struct pod *pod_find(__u64 netns)
+{
+	return bpf_map_lookup_elem(&pods, &netns);
+}
+
+static __always_inline int pod_has_address(const struct pod *pod, const struct address *address)
+{
+	for (__u32 i = 0; i < LIMIT_POD_ADDRESSES; i++)
+		if (i < pod->address_count && address_equals(&pod->addresses[i], address))
+			return 1;
+	return 0;
+}
+
+/* The pod's first address of a family, or NULL. */
+static __always_inline const struct address *pod_address(const struct pod *pod, int v4)
+{
+	for (__u32 i = 0; i < LIMIT_POD_ADDRESSES; i++)
+		if (i < pod->address_count && address_is_v4(&pod->addresses[i]) == v4)
+			return &pod->addresses[i];
+	return 0;
+}
+
+static __always_inline int pod_excludes(
+	__u64 netns, enum direction direction, __u16 port, const struct address *address)
+{
+	struct excluded_port by_port = {.netns = netns, .direction = direction, .port = port};
+	struct excluded_cidr by_cidr = {
+		.prefix_bits = EXCLUDED_CIDR_EXACT_BITS + 128,
+		.direction = direction,
+		.netns_low = (__u32)netns,
+		.netns_high = (__u32)(netns >> 32),
+		.address = *address,
+	};
+
+	return bpf_map_lookup_elem(&excluded_ports, &by_port) || bpf_map_lookup_elem(&excluded_cidrs, &by_cidr);
+}
+
+#endif

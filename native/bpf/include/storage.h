@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * storage.h: what is kept per socket, and what only the socket hooks keep.
+ */
+#ifndef CULVERT_STORAGE_H
+#define CULVERT_STORAGE_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "layout.h"
+
+/* Never cloned to accepted sockets: those are told by hand-over alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct peer);
+} peers SEC(".maps") __weak;
+
+/* The agent's tag (enum owned_role), set by descriptor from user space: no process without the map can forge it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} owned SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LIMIT_PODS);
+	__type(key, __u64);
+	__type(value, struct pod_usage);
+} pod_usage SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, LIMIT_CGROUPS);
+	__type(key, __u64);
+	__type(value, __u64);
+} cgroups SEC(".maps") __weak;
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
+/*
+ * lookup.bpf.c: which listener takes a new connection in an enrolled pod. One instance per pod, because sk_lookup has
+ * no helper for the namespace's cookie. Everything that cannot be decided is dropped: passing would be open.
+ */
+#include "address.h"
+#include "count.h"
+#include "pod.h"
+
+char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
+
+#define PROTOCOL_TCP 6
+#define LOOPBACK_IFINDEX 1
+
+const volatile __u64 pod_netns = 0;
+
+static __always_inline void endpoints_read(struct bpf_sk_lookup *ctx, struct connection *connection)
+{
+	connection->netns = pod_netns;
+	connection->client.port = bpf_ntohs(ctx->remote_port);
+	connection->server.port = ctx->local_port;
+	if (ctx->family == FAMILY_V4) {
+		address_set_v4(&connection->client.address, CTX_WORD(ctx->remote_ip4));
+		address_set_v4(&connection->server.address, CTX_WORD(ctx->local_ip4));
+	} else {
+		address_set_words(&connection->client.address, CTX_WORD(ctx->remote_ip6[0]),
+			CTX_WORD(ctx->remote_ip6[1]), CTX_WORD(ctx->remote_ip6[2]), CTX_WORD(ctx->remote_ip6[3]));
+		address_set_words(&connection->server.address, CTX_WORD(ctx->local_ip6[0]), CTX_WORD(ctx->local_ip6[1]),
+			CTX_WORD(ctx->local_ip6[2]), CTX_WORD(ctx->local_ip6[3]));
+	}
+}
+
+static __always_inline int refuse(const struct connection *connection, enum reason reason)
+{
+	reason_report(pod_netns, reason, &connection->client, &connection->server);
+	return SK_DROP;
+}
+
+/*
+ * One slot per worker, chosen by the tuple so that a retransmitted SYN and the last ACK under SYN cookies find the same
+ * one; the next live slot if a worker has just left. NO_REUSEPORT: a process of the pod with the agent's uid could
+ * otherwise join the group and take its share.
+ */
+static __always_inline int listener_assign(
+	struct bpf_sk_lookup *ctx, const struct pod *pod, const struct connection *connection, __u32 port)
+{
+	struct listener key = {.netns = pod_netns, .port = port};
+	__u32 workers = pod->workers;
+	__u32 first;
+
+	if (!workers || workers > LIMIT_WORKERS)
+		return refuse(connection, REASON_NO_LISTENER);
+	first = (endpoint_hash(&connection->client) ^ endpoint_hash(&connection->server)) % workers;
+	for (__u32 i = 0; i < LIMIT_WORKERS; i++) {
+		struct bpf_sock *listener;
+		long error;
+
+		if (i >= workers)
+			break;
+		key.slot = (first + i) % workers;
+		listener = bpf_map_lookup_elem(&listeners, &key);
+		if (!listener)
+			continue;
+		error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+		bpf_sk_release(listener);
+		if (!error)
+			return SK_PASS;
+	}
+	return refuse(connection, REASON_NO_LISTENER);
+}
+
+static __always_inline int port_is_agents(__u16 port)
+{
+	return port == AGENT_PORT_OUTBOUND || port == AGENT_PORT_INBOUND || port == AGENT_PORT_HBONE;
+}
+
+SEC("sk_lookup")
+int on_sk_lookup(struct bpf_sk_lookup *ctx)
+{
+	struct connection connection = {};
+	struct handover *handover;
+	struct pod *pod;
+	int inside;
+
+	if (ctx->protocol != PROTOCOL_TCP)
+		return SK_PASS;
+	endpoints_read(ctx, &connection);
+	pod = pod_find(pod_netns);
+	if (!pod)
+		return refuse(&connection, REASON_NO_LISTENER);
+	/* A pod that calls its own address arrives under the address's device, not under the loopback's. From outside
+	 * such sources do not get here: the kernel drops loopback sources, and IPv4 packets that claim to come from the
+	 * pod itself. For IPv6 it does not, but the answer to such a packet never leaves the pod. */
+	inside = ctx->ingress_ifindex == LOOPBACK_IFINDEX || address_is_loopback(&connection.client.address) ||
+		 pod_has_address(pod, &connection.client.address);
+	if (inside) {
+		handover = bpf_map_lookup_elem(&handovers, &connection);
+		if (handover && handover->peer.kind == PEER_ASKED)
+			return listener_assign(ctx, pod, &connection, AGENT_PORT_OUTBOUND);
+		if (port_is_agents(connection.server.port))
+			return refuse(&connection, REASON_NO_HANDOVER);
+		return SK_PASS;
+	}
+	if (connection.server.port == AGENT_PORT_HBONE)
+		return listener_assign(ctx, pod, &connection, AGENT_PORT_HBONE);
+	if (port_is_agents(connection.server.port))
+		return refuse(&connection, REASON_NO_HANDOVER);
+	if (pod->flags & POD_WITHDRAWING)
+		return SK_PASS;
+	if ((pod->flags & POD_EXCLUDES_INBOUND) &&
+		pod_excludes(pod_netns, DIRECTION_INBOUND, connection.server.port, &connection.client.address)) {
+		reason_count(pod_netns, REASON_EXCLUDED_INBOUND);
+		return SK_PASS;
+	}
+	reason_count(pod_netns, REASON_CAPTURED_INBOUND);
+	return listener_assign(ctx, pod, &connection, AGENT_PORT_INBOUND);
+}

@@ -1,0 +1,22 @@
+/** Numbers of the kernel's own interface (include/uapi). */
+
+/** enum bpf_attach_type */
+export const attachType = {
+  sockCreate: 2,
+  sockOps: 3,
+  bind4: 8,
+  bind6: 9,
+  connect4: 10,
+  connect6: 11,
+  getpeername4: 29,
+  getpeername6: 30,
+  skLookup: 36,
+} as const;
+
+export const SOL_SOCKET = 1;
+export const SO_PEERCRED = 17;
+export const SO_ACCEPTCONN = 30;
+export const SO_NETNS_COOKIE = 71;
+
+/** Flags of map updates. */
+export const mapFlag = { any: 0, mustNotExist: 1, mustExist: 2 } as const;

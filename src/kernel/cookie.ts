@@ -1,0 +1,20 @@
+import { closeSync } from 'node:fs';
+import * as addon from '../../native/addon/index.js';
+import type { NetnsCookie } from '../mesh/index.ts';
+import { SO_NETNS_COOKIE, SOL_SOCKET } from './constants.ts';
+
+/**
+ * Cookie of a network namespace (SO_NETNS_COOKIE, kernel 5.14).
+ *
+ * @param netnsFd open descriptor of the namespace; undefined: the process's own
+ * @throws NativeError EINVAL when the descriptor is not a network namespace
+ */
+export function netnsCookie(netnsFd?: number): NetnsCookie {
+  const fd = addon.socketOpen(netnsFd === undefined ? { family: 4 } : { family: 4, netnsFd });
+  try {
+    const bytes = addon.socketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, 8);
+    return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true) as NetnsCookie;
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,346 @@
+import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
+import type { BpfLink } from '../../native/addon/index.js';
+import * as addon from '../../native/addon/index.js';
+import { agentPort, ownedRole } from '../gen/layout.ts';
+import { type Address, encodeAddress, type NetnsCookie, type Pod } from '../mesh/index.ts';
+import { attachType, SO_ACCEPTCONN, SOL_SOCKET } from './constants.ts';
+import { netnsCookie } from './cookie.ts';
+import { errnoOf, KernelError } from './errors.ts';
+import { lookupObject, type PinPaths, podPin } from './paths.ts';
+import { type Maps, openWithPinnedMaps } from './programs.ts';
+import type { Tables } from './tables.ts';
+
+/** A listener of the agent in a pod: slot N belongs to worker N. */
+export interface PodListener {
+  readonly port: number;
+  readonly slot: number;
+  readonly fd: number;
+}
+
+/** A pod made ready: its listeners exist, nothing is captured yet. */
+export interface PreparedPod {
+  readonly cookie: NetnsCookie;
+  /** Owned by the kernel room until `close`. */
+  readonly netnsFd: number;
+  readonly listeners: readonly PodListener[];
+}
+
+/** What a check of an enrolled pod found. */
+export type PodCheck = 'live' | 'gone' | 'reopened';
+
+export interface PodsOptions {
+  readonly paths: PinPaths;
+  /** Listener slots per pod, one per worker. */
+  readonly workers: number;
+  /** Longest queue of connections that no worker has accepted yet; the pod's net.core.somaxconn bounds it too. Default 4096. */
+  readonly backlog?: number;
+  /** How long a withdrawn pod's connections under way may still be handed over. Milliseconds, default 1000. */
+  readonly handoverGraceMs?: number;
+}
+
+/** Part 1 listens for what is led there; 15008 follows with the tunnel. */
+const listenPorts = [agentPort.OUTBOUND, agentPort.INBOUND] as const;
+
+/** Maps that the per-pod sk_lookup instance shares with the cgroup programs. */
+const lookupMaps = [
+  'pods',
+  'handovers',
+  'listeners',
+  'excluded_ports',
+  'excluded_cidrs',
+  'counters',
+  'events',
+] as const;
+
+/**
+ * IPv4 loopback in its v4-mapped form on an AF_INET6 socket: sk_lookup may lead both families to it, and nothing that
+ * is not led can reach it from outside the pod. (::1 would make the socket IPv6-only.)
+ */
+const listenAddress = encodeAddress('127.0.0.1' as Address);
+
+interface OpenPod {
+  readonly cookie: NetnsCookie;
+  readonly netnsFd: number;
+  readonly inode: bigint;
+  listeners: PodListener[];
+  link: BpfLink | undefined;
+  pod: Pod | undefined;
+}
+
+function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
+}
+
+function u64(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, value, true);
+  return bytes;
+}
+
+/** nsfs inode of a path, or undefined when nothing is there any more. */
+function inodeAt(path: string): bigint | undefined {
+  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
+}
+
+function isListening(fd: number): boolean {
+  const value = addon.socketOption(fd, SOL_SOCKET, SO_ACCEPTCONN, 4);
+  return value[0] === 1;
+}
+
+/** What the agent keeps in each enrolled pod's network namespace. */
+export class Pods {
+  readonly #options: PodsOptions;
+  readonly #maps: Maps;
+  readonly #tables: Tables;
+  readonly #hostCookie: NetnsCookie;
+  readonly #open = new Map<NetnsCookie, OpenPod>();
+  #generation = Math.floor(Date.now() / 1000);
+
+  constructor(maps: Maps, tables: Tables, options: PodsOptions) {
+    this.#maps = maps;
+    this.#tables = tables;
+    this.#options = options;
+    this.#hostCookie = netnsCookie();
+  }
+
+  /**
+   * Opens the pod's namespace and the agent's listeners in it. Idempotent; on failure nothing is left open.
+   *
+   * @throws KernelError NOT_A_NETNS, NETNS_IS_HOST, PORT_TAKEN
+   */
+  prepare(pod: Pod): PreparedPod {
+    const { netnsFd, cookie } = this.#openNetns(pod.netns);
+    const known = this.#open.get(cookie);
+    if (known !== undefined) {
+      closeSync(netnsFd);
+      this.#reopenListeners(known);
+      return known;
+    }
+    const inode = inodeAt(pod.netns) ?? 0n;
+    const opened: OpenPod = { cookie, netnsFd, inode, listeners: [], link: undefined, pod: undefined };
+    try {
+      this.#reopenListeners(opened);
+    } catch (error) {
+      for (const { fd } of opened.listeners) closeSync(fd);
+      closeSync(netnsFd);
+      throw error;
+    }
+    this.#open.set(cookie, opened);
+    return opened;
+  }
+
+  /**
+   * Begins to capture, or brings a captured pod's addresses and exclusions up to date.
+   *
+   * @throws KernelError NOT_PREPARED, TOO_MANY_PODS, TOO_MANY_EXCLUSIONS, KERNEL_REFUSED
+   */
+  capture(pod: Pod, cookie: NetnsCookie): void {
+    const opened = this.#mustBeOpen(cookie);
+    const { workers } = this.#options;
+    const captured = opened.link !== undefined;
+    this.#generation += 1;
+    try {
+      this.#tables.putExclusions(cookie, pod);
+      /* Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them. A pod whose
+       * links were pinned by an earlier agent is captured already, and stays so. */
+      const pinned = existsSync(podPin(this.#options.paths, cookie));
+      if (!captured && !pinned) this.#tables.putPod(cookie, pod, workers, this.#generation, true);
+      if (!captured) opened.link = this.#attachLookup(opened);
+      this.#tables.putPod(cookie, pod, workers, this.#generation, false);
+      opened.pod = pod;
+    } catch (error) {
+      if (!captured) this.#undoCapture(opened);
+      else if (opened.pod !== undefined) this.#tables.putExclusions(cookie, opened.pod);
+      throw error;
+    }
+  }
+
+  /** New connections are no longer captured; returns when those under way have been handed over, or after the grace. */
+  async release(cookie: NetnsCookie): Promise<void> {
+    const opened = this.#open.get(cookie);
+    if (opened === undefined) return;
+    if (opened.pod !== undefined) {
+      this.#tables.putPod(cookie, opened.pod, this.#options.workers, this.#generation, true);
+      const deadline = Date.now() + (this.#options.handoverGraceMs ?? 1000);
+      while (this.#tables.handoversOf(cookie) > 0n && Date.now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    this.#detachLookup(opened);
+  }
+
+  /** Closes listeners and namespace, and deletes what maps still hold. */
+  close(cookie: NetnsCookie): void {
+    const opened = this.#open.get(cookie);
+    if (opened === undefined) return;
+    this.#detachLookup(opened);
+    this.#tables.forget(cookie);
+    for (const { fd } of opened.listeners) closeSync(fd);
+    closeSync(opened.netnsFd);
+    this.#open.delete(cookie);
+  }
+
+  /** Is the namespace still where it was, and do the listeners live? Dead ones (`ss -K`) are opened again. */
+  check(pod: Pod, cookie: NetnsCookie): PodCheck {
+    const opened = this.#mustBeOpen(cookie);
+    if (inodeAt(pod.netns) !== opened.inode) return 'gone';
+    return this.#reopenListeners(opened) ? 'reopened' : 'live';
+  }
+
+  /**
+   * Forgets pods that an earlier agent left in the kernel and that nobody wants any more.
+   *
+   * @param wanted cookies that are going to be enrolled
+   * @returns the cookies that were cleaned up
+   */
+  forgetOthers(wanted: ReadonlySet<NetnsCookie>): NetnsCookie[] {
+    const { paths } = this.#options;
+    const pinned = readdirSync(paths.pods).map((name) => BigInt(name) as NetnsCookie);
+    const strangers = new Set([...pinned, ...this.#tables.enrolled()].filter((cookie) => !wanted.has(cookie)));
+    for (const cookie of strangers) {
+      rmSync(podPin(paths, cookie), { force: true });
+      this.#tables.forget(cookie);
+    }
+    return [...strangers];
+  }
+
+  /** Closes what this process holds. The kernel keeps leading connections, which are refused: failure is closed. */
+  dispose(): void {
+    for (const { listeners, netnsFd, link } of this.#open.values()) {
+      for (const { fd } of listeners) closeSync(fd);
+      closeSync(netnsFd);
+      if (link !== undefined) addon.close(link);
+    }
+    this.#open.clear();
+  }
+
+  #mustBeOpen(cookie: NetnsCookie): OpenPod {
+    const opened = this.#open.get(cookie);
+    if (opened === undefined)
+      throw new KernelError('NOT_PREPARED', `the pod with netns cookie ${cookie} is not prepared`);
+    return opened;
+  }
+
+  #openNetns(path: string): { netnsFd: number; cookie: NetnsCookie } {
+    const notNetns = (cause: unknown): KernelError =>
+      new KernelError(
+        'NOT_A_NETNS',
+        `${path} is not a network namespace: give the path of the pod's, e.g. /run/netns/NAME`,
+        cause,
+      );
+    let netnsFd: number;
+    try {
+      netnsFd = openSync(path, 'r');
+    } catch (cause) {
+      throw notNetns(cause);
+    }
+    try {
+      const cookie = netnsCookie(netnsFd);
+      if (cookie === this.#hostCookie)
+        throw new KernelError(
+          'NETNS_IS_HOST',
+          `${path} is the host's network namespace: host-network pods are never enrolled`,
+        );
+      return { netnsFd, cookie };
+    } catch (error) {
+      closeSync(netnsFd);
+      throw error instanceof KernelError ? error : notNetns(error);
+    }
+  }
+
+  /** Opens the listeners that are missing or dead. True if there were any. */
+  #reopenListeners(opened: OpenPod): boolean {
+    const dead = opened.listeners.filter(({ fd }) => !isListening(fd));
+    for (const { fd } of dead) closeSync(fd);
+    opened.listeners = opened.listeners.filter((listener) => !dead.includes(listener));
+    let changed = false;
+    for (const port of listenPorts)
+      for (let slot = 0; slot < this.#options.workers; slot += 1) {
+        if (opened.listeners.some((listener) => listener.port === port && listener.slot === slot)) continue;
+        opened.listeners = [...opened.listeners, { port, slot, fd: this.#listen(opened, port, slot) }];
+        changed = true;
+      }
+    return changed;
+  }
+
+  #listen(opened: OpenPod, port: number, slot: number): number {
+    const options = {
+      netnsFd: opened.netnsFd,
+      storage: [{ map: this.#maps.owned, value: u32(ownedRole.LISTENER) }],
+      bind: { address: listenAddress, port },
+      reusePort: true,
+      backlog: this.#options.backlog ?? 4096,
+    };
+    let fd: number;
+    try {
+      fd = this.#openEitherFamily(options);
+    } catch (cause) {
+      if (errnoOf(cause) !== 'EADDRINUSE') throw cause;
+      throw new KernelError(
+        'PORT_TAKEN',
+        `port ${port} is in use in the pod, but the mesh needs it: let the app listen on another port`,
+        cause,
+      );
+    }
+    try {
+      this.#tables.putListener(opened.cookie, port, slot, fd);
+    } catch (error) {
+      closeSync(fd);
+      throw error;
+    }
+    return fd;
+  }
+
+  /** Kernels without IPv6 have no AF_INET6. */
+  #openEitherFamily(options: Omit<addon.SocketOptions, 'family'>): number {
+    try {
+      return addon.socketOpen({ ...options, family: 6 });
+    } catch (cause) {
+      if (errnoOf(cause) !== 'EAFNOSUPPORT') throw cause;
+      return addon.socketOpen({ ...options, family: 4 });
+    }
+  }
+
+  #attachLookup(opened: OpenPod): BpfLink {
+    const { paths } = this.#options;
+    const object = openWithPinnedMaps(lookupObject, paths, lookupMaps);
+    const path = podPin(paths, opened.cookie);
+    try {
+      addon.objectSetGlobal(object, 'pod_netns', u64(opened.cookie));
+      addon.objectLoad(object);
+      if (existsSync(path)) {
+        const link = addon.pinOpen(path, 'link');
+        if (addon.info(link).target === opened.inode) {
+          addon.linkUpdate(link, object, 'on_sk_lookup');
+          return link;
+        }
+        addon.close(link);
+        rmSync(path);
+      }
+      const link = addon.linkAttach(object, 'on_sk_lookup', opened.netnsFd, attachType.skLookup);
+      addon.pin(link, path);
+      return link;
+    } catch (cause) {
+      if (cause instanceof KernelError) throw cause;
+      throw new KernelError(
+        'KERNEL_REFUSED',
+        "the kernel refused the pod's lookup program: run culvert preflight for the reason",
+        cause,
+      );
+    } finally {
+      addon.close(object);
+    }
+  }
+
+  #detachLookup(opened: OpenPod): void {
+    rmSync(podPin(this.#options.paths, opened.cookie), { force: true });
+    if (opened.link !== undefined) addon.close(opened.link);
+    opened.link = undefined;
+  }
+
+  #undoCapture(opened: OpenPod): void {
+    this.#detachLookup(opened);
+    this.#tables.forget(opened.cookie);
+  }
+}

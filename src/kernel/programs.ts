@@ -1,0 +1,251 @@
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import type { BpfLink, BpfMap, BpfObject } from '../../native/addon/index.js';
+import * as addon from '../../native/addon/index.js';
+import { attachType } from './constants.ts';
+import { netnsCookie } from './cookie.ts';
+import { errnoOf, KernelError } from './errors.ts';
+import { defaultPinName, type PinPaths, redirectObject } from './paths.ts';
+
+/**
+ * The cgroup programs in the order in which they are attached: who reads before who writes, so that no connection is
+ * led before everything that must know of it does.
+ */
+const programs = [
+  ['on_getpeername4', attachType.getpeername4],
+  ['on_getpeername6', attachType.getpeername6],
+  ['on_bind4', attachType.bind4],
+  ['on_bind6', attachType.bind6],
+  ['on_sock_create', attachType.sockCreate],
+  ['on_sockops', attachType.sockOps],
+  ['on_connect4', attachType.connect4],
+  ['on_connect6', attachType.connect6],
+] as const;
+
+export const mapNames = [
+  'pods',
+  'handovers',
+  'listeners',
+  'excluded_ports',
+  'excluded_cidrs',
+  'counters',
+  'events',
+  'peers',
+  'owned',
+  'pod_usage',
+  'cgroups',
+] as const;
+export type MapName = (typeof mapNames)[number];
+export type Maps = Readonly<Record<MapName, BpfMap>>;
+
+/** What keeps a link from being as it should be. */
+export interface LinkFault {
+  readonly program: string;
+  readonly fault: 'missing' | 'detached' | 'not-running';
+}
+
+/** The node's cgroup programs: loaded, attached, pinned. */
+export interface Programs {
+  readonly maps: Maps;
+  /** Which links do not run any more. Empty when all is well. */
+  faults(): LinkFault[];
+  /** Attaches again what `faults` names. */
+  mend(): void;
+  close(): void;
+}
+
+export interface ProgramsOptions {
+  /** Path of the cgroup (v2) under which sockets are captured. */
+  readonly cgroup: string;
+  readonly paths: PinPaths;
+}
+
+/** The kernel has multipath TCP (CONFIG_MPTCP): its helper is refused by the verifier where it has not. */
+function hasMptcp(): boolean {
+  return existsSync('/proc/sys/net/mptcp/enabled');
+}
+
+function openCgroup(path: string): number {
+  try {
+    statSync(join(path, 'cgroup.controllers'));
+    return openSync(path, 'r');
+  } catch (cause) {
+    throw new KernelError('NO_CGROUP', `${path} is not a cgroup v2 directory: give one with --cgroup`, cause);
+  }
+}
+
+/** BPF_FS_MAGIC of linux/magic.h */
+export const bpfFileSystem = 0xcafe4a11;
+
+function makePinFolders(paths: PinPaths): void {
+  const advice = 'mount one (mount -t bpf bpf DIR) and give it with --bpffs';
+  try {
+    if (statfsSync(paths.bpffs).type !== bpfFileSystem)
+      throw new KernelError('NO_BPFFS', `${paths.bpffs} is not a BPF file system: ${advice}`);
+    for (const folder of [paths.maps, paths.links, paths.pods]) mkdirSync(folder, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    if (cause instanceof KernelError) throw cause;
+    throw new KernelError('NO_BPFFS', `cannot use ${paths.bpffs} for pins: ${advice}`, cause);
+  }
+}
+
+function u64(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, value, true);
+  return bytes;
+}
+
+/** Opens an object and lets it use the maps that are pinned already. */
+export function openWithPinnedMaps(file: string, paths: PinPaths, names: readonly MapName[]): BpfObject {
+  if (!existsSync(file)) throw new KernelError('NO_PROGRAMS', `${file} is missing: build it with ./dev setup`);
+  const object = addon.objectOpen(file);
+  try {
+    for (const name of names) {
+      const path = join(paths.maps, name);
+      if (!existsSync(path)) continue;
+      const map = addon.pinOpen(path, 'map');
+      try {
+        addon.objectReuseMap(object, name, map);
+      } catch (cause) {
+        throw new KernelError(
+          'SCHEMA_MISMATCH',
+          `the pinned map ${path} has another shape than this version's: run culvert uninstall, then start again`,
+          cause,
+        );
+      } finally {
+        addon.close(map);
+      }
+    }
+    return object;
+  } catch (error) {
+    addon.close(object);
+    throw error;
+  }
+}
+
+function loadRedirect(paths: PinPaths): BpfObject {
+  const object = openWithPinnedMaps(redirectObject, paths, mapNames);
+  try {
+    addon.objectSetGlobal(object, 'has_mptcp', Uint8Array.of(hasMptcp() ? 1 : 0));
+    addon.objectSetGlobal(object, 'host_netns', u64(netnsCookie()));
+    addon.objectLoad(object);
+    return object;
+  } catch (cause) {
+    addon.close(object);
+    throw new KernelError(
+      'KERNEL_REFUSED',
+      'the kernel refused the programs: run culvert preflight for the reason',
+      cause,
+    );
+  }
+}
+
+function pinMaps(object: BpfObject, paths: PinPaths): Maps {
+  const entries = mapNames.map((name): [MapName, BpfMap] => {
+    const map = addon.objectMap(object, name);
+    const path = join(paths.maps, name);
+    if (!existsSync(path)) addon.pin(map, path);
+    return [name, map];
+  });
+  return Object.fromEntries(entries) as Record<MapName, BpfMap>;
+}
+
+/**
+ * Attaches one program, or puts it in the place of the pinned one. A pin whose link has lost its cgroup, or belongs to
+ * another cgroup, is replaced.
+ */
+function attach(
+  object: BpfObject,
+  paths: PinPaths,
+  cgroupFd: number,
+  cgroupId: bigint,
+  name: string,
+  type: number,
+): BpfLink {
+  const path = join(paths.links, name);
+  if (existsSync(path)) {
+    const link = addon.pinOpen(path, 'link');
+    const { target } = addon.info(link);
+    if (target === cgroupId) {
+      addon.linkUpdate(link, object, name);
+      return link;
+    }
+    addon.close(link);
+    rmSync(path);
+  }
+  try {
+    const link = addon.linkAttach(object, name, cgroupFd, type);
+    addon.pin(link, path);
+    return link;
+  } catch (cause) {
+    if (errnoOf(cause) !== 'EPERM') throw cause;
+    throw new KernelError(
+      'HOOK_TAKEN',
+      `another program is attached at the hook of ${name} in a way that allows no second one: see culvert preflight`,
+      cause,
+    );
+  }
+}
+
+/**
+ * Loads the cgroup programs, attaches them and pins maps and links, or takes over what an earlier agent left pinned.
+ *
+ * @throws KernelError NO_CGROUP, NO_BPFFS, NO_PROGRAMS, SCHEMA_MISMATCH, HOOK_TAKEN, KERNEL_REFUSED
+ */
+export function openPrograms(options: ProgramsOptions): Programs {
+  const { paths } = options;
+  const cgroupFd = openCgroup(options.cgroup);
+  try {
+    makePinFolders(paths);
+    const cgroupId = statSync(options.cgroup, { bigint: true }).ino;
+    const object = loadRedirect(paths);
+    const maps = pinMaps(object, paths);
+    let links = programs.map(([name, type]) => attach(object, paths, cgroupFd, cgroupId, name, type));
+    return {
+      maps,
+      faults: () =>
+        programs.flatMap(([program, type], index): LinkFault[] => {
+          const link = links[index];
+          if (link === undefined || !existsSync(join(paths.links, program))) return [{ program, fault: 'missing' }];
+          const { target, programId } = addon.info(link);
+          if (target !== cgroupId) return [{ program, fault: 'detached' }];
+          const running = addon.attachedPrograms(cgroupFd, type).some(({ id }) => id === programId);
+          return running ? [] : [{ program, fault: 'not-running' }];
+        }),
+      mend: () => {
+        for (const link of links) addon.close(link);
+        makePinFolders(paths);
+        links = programs.map(([name, type]) => attach(object, paths, cgroupFd, cgroupId, name, type));
+      },
+      close: () => {
+        for (const link of links) addon.close(link);
+        for (const map of Object.values(maps)) addon.close(map);
+        addon.close(object);
+        closeSync(cgroupFd);
+      },
+    };
+  } catch (error) {
+    closeSync(cgroupFd);
+    throw error;
+  }
+}
+
+/**
+ * Detaches and unpins everything of every schema, and only what is its own: removing the pin of a link detaches it,
+ * because nobody else holds it once the agent is gone. What leads connections goes first, what serves them last.
+ *
+ * @param bpffs mount point of the BPF file system
+ * @returns the removed pins
+ */
+export function removePrograms(bpffs: string, pinName = defaultPinName): string[] {
+  const root = join(bpffs, pinName);
+  if (!existsSync(root)) return [];
+  const pins = readdirSync(root, { recursive: true, withFileTypes: true })
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name));
+  const rank = (path: string): number => (path.includes('/links/on_connect') ? 0 : path.includes('/maps/') ? 2 : 1);
+  pins.sort((a, b) => rank(a) - rank(b));
+  for (const pin of pins) rmSync(pin);
+  rmSync(root, { recursive: true });
+  return pins;
+}

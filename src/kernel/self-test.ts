@@ -1,0 +1,244 @@
+import { closeSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import net from 'node:net';
+import { join } from 'node:path';
+import * as addon from '../../native/addon/index.js';
+import { agentPort } from '../gen/layout.ts';
+import { type Address, type Endpoint, encodeAddress, formatEndpoint, type Pod } from '../mesh/index.ts';
+import { errnoOf } from './errors.ts';
+import { Kernel } from './kernel.ts';
+import { removePrograms } from './programs.ts';
+import { createPodSockets, type PodSockets } from './sockets.ts';
+
+/** One thing that the self-test has tried. `found` says what happened where it is not what should. */
+export interface Trial {
+  readonly trial: string;
+  readonly passed: boolean;
+  readonly found: string;
+}
+
+export interface SelfTestOptions {
+  /** cgroup v2 directory below which a scratch cgroup may be made. */
+  readonly cgroup: string;
+  /** Mount point of a BPF file system. Pins are made under a name of their own and removed. */
+  readonly bpffs: string;
+  /** How long one connection may take. Milliseconds, default 2000. */
+  readonly timeoutMs?: number;
+}
+
+const address = (text: string): Address => text as Address;
+
+/* Addresses reserved for documentation (RFC 5737, RFC 3849): nobody has them, so whoever answers was led to. */
+const families = [
+  {
+    name: 'IPv4',
+    family: 4,
+    asked: address('198.51.100.7'),
+    own: address('192.0.2.77'),
+    client: address('203.0.113.9'),
+    local: address('127.0.0.1'),
+  },
+  {
+    name: 'IPv6',
+    family: 6,
+    asked: address('2001:db8:1::7'),
+    own: address('2001:db8:2::77'),
+    client: address('2001:db8:3::9'),
+    local: address('::1'),
+  },
+] as const;
+
+/** Resolves with the first connection that the listener behind `fd` accepts. */
+function firstConnection(fd: number): { server: net.Server; accepted: Promise<net.Socket> } {
+  const server = net.createServer({ allowHalfOpen: true });
+  const accepted = new Promise<net.Socket>((resolve, reject) => {
+    server.once('connection', resolve);
+    server.once('error', reject);
+  });
+  accepted.catch(() => undefined);
+  server.listen({ fd });
+  return { server, accepted };
+}
+
+async function within<T>(promise: Promise<T>, timeoutMs: number): Promise<T> {
+  const timeout = Promise.withResolvers<never>();
+  const timer = setTimeout(() => timeout.reject(new Error(`nothing happened within ${timeoutMs} ms`)), timeoutMs);
+  try {
+    return await Promise.race([promise, timeout.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function connected(socket: net.Socket, to: Endpoint): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.once('connect', resolve);
+    socket.once('error', reject);
+    socket.connect({ host: to.address, port: to.port });
+  });
+}
+
+async function attempt(trial: string, run: () => Promise<string>): Promise<Trial> {
+  try {
+    return { trial, passed: true, found: await run() };
+  } catch (error) {
+    return { trial, passed: false, found: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function expectEqual(what: string, actual: string, wanted: string): void {
+  if (actual !== wanted) throw new Error(`${what} is ${actual}, not ${wanted}`);
+}
+
+class Scratch {
+  readonly kernel: Kernel;
+  readonly sockets: PodSockets;
+  readonly netnsFd: number;
+  readonly #timeoutMs: number;
+  readonly #listeners: ReadonlyArray<{ port: number; fd: number }>;
+
+  constructor(cgroup: string, bpffs: string, pinName: string, netnsFd: number, timeoutMs: number) {
+    this.#timeoutMs = timeoutMs;
+    this.netnsFd = netnsFd;
+    this.kernel = new Kernel({ cgroup, bpffs, pinName, workers: 1 });
+    const pod: Pod = {
+      uid: 'self-test',
+      name: 'self-test',
+      namespace: 'culvert',
+      serviceAccount: 'culvert',
+      netns: `/proc/self/fd/${netnsFd}`,
+      addresses: families.map(({ own }) => own),
+      exclusions: { outboundPorts: [], outboundCidrs: [], inboundPorts: [], inboundCidrs: [] },
+    };
+    const prepared = this.kernel.prepare(pod);
+    this.kernel.capture(pod, prepared.cookie);
+    this.#listeners = prepared.listeners;
+    this.sockets = createPodSockets(bpffs, pinName);
+  }
+
+  /** A connect() to an address that nobody has arrives at the agent's listener with its destination, and shows it. */
+  async outbound(asked: Endpoint, family: 4 | 6): Promise<string> {
+    const listener = this.#listeners.find(({ port }) => port === agentPort.OUTBOUND);
+    if (listener === undefined) throw new Error('there is no outbound listener');
+    const { server, accepted } = firstConnection(addon.duplicate(listener.fd));
+    const client = new net.Socket({ fd: addon.socketOpen({ netnsFd: this.netnsFd, family }), readable: false });
+    try {
+      await within(connected(client, asked), this.#timeoutMs);
+      const socket = await within(accepted, this.#timeoutMs);
+      const original = this.sockets.originalDestination(socket);
+      socket.destroy();
+      expectEqual(
+        'the original destination',
+        original ? formatEndpoint(original.endpoint) : 'missing',
+        formatEndpoint(asked),
+      );
+      expectEqual(
+        "the client's peer address",
+        formatEndpoint({ address: address(client.remoteAddress ?? ''), port: client.remotePort ?? 0 }),
+        formatEndpoint(asked),
+      );
+      return `led to the agent with ${formatEndpoint(asked)}`;
+    } finally {
+      client.destroy();
+      server.close();
+    }
+  }
+
+  /** An app that accepts a connection dialled by the agent sees the client for whom the agent speaks. */
+  async inbound(local: Address, client: Endpoint, family: 4 | 6): Promise<string> {
+    const fd = addon.socketOpen({
+      netnsFd: this.netnsFd,
+      family,
+      bind: { address: encodeAddress(local), port: 8080 },
+      backlog: 1,
+    });
+    const { server, accepted } = firstConnection(fd);
+    const dialled = this.sockets.openInbound(this.netnsFd, { address: local, port: 8080 }, client);
+    try {
+      await within(connected(dialled, { address: local, port: 8080 }), this.#timeoutMs);
+      const socket = await within(accepted, this.#timeoutMs);
+      const seen = formatEndpoint({ address: address(socket.remoteAddress ?? ''), port: socket.remotePort ?? 0 });
+      socket.destroy();
+      expectEqual('the client that the app sees', seen, formatEndpoint(client));
+      return `the app sees ${seen}`;
+    } finally {
+      dialled.destroy();
+      server.close();
+    }
+  }
+
+  /** Nobody but the agent binds the agent's ports. */
+  reserved(): string {
+    try {
+      const fd = addon.socketOpen({
+        netnsFd: this.netnsFd,
+        family: 4,
+        bind: { address: encodeAddress(address('127.0.0.1')), port: agentPort.OUTBOUND },
+        reusePort: true,
+      });
+      closeSync(fd);
+    } catch (error) {
+      if (errnoOf(error) === 'EADDRINUSE') return 'refused';
+      throw error;
+    }
+    throw new Error(`a socket without the agent's tag could bind port ${agentPort.OUTBOUND}`);
+  }
+
+  dispose(): void {
+    this.sockets.close();
+    this.kernel.dispose();
+  }
+}
+
+/**
+ * Tries on this kernel, in a scratch cgroup and network namespace, what culvert depends on. Leaves nothing behind.
+ * The calling process moves into the scratch cgroup meanwhile: for a process of its own only.
+ */
+export async function selfTest(options: SelfTestOptions): Promise<Trial[]> {
+  const name = `culvert-preflight-${process.pid}`;
+  const scratchCgroup = join(options.cgroup, name);
+  const home = ownCgroup(options.cgroup);
+  let netnsFd: number | undefined;
+  let scratch: Scratch | undefined;
+  const trials: Trial[] = [];
+  try {
+    mkdirSync(scratchCgroup);
+    writeFileSync(join(scratchCgroup, 'cgroup.procs'), String(process.pid));
+    netnsFd = addon.netnsCreate();
+    const opened = netnsFd;
+    const loaded = await attempt('programs load, attach and pin', async () => {
+      scratch = new Scratch(scratchCgroup, options.bpffs, name, opened, options.timeoutMs ?? 2000);
+      return 'attached in a scratch cgroup';
+    });
+    trials.push(loaded);
+    const test = scratch;
+    if (test === undefined) return trials;
+    for (const { name: version, family, asked, client, local } of families) {
+      trials.push(
+        await attempt(`outbound capture, ${version}`, () => test.outbound({ address: asked, port: 80 }, family)),
+        await attempt(`the app sees the client, ${version}`, () =>
+          test.inbound(local, { address: client, port: 40_000 }, family),
+        ),
+      );
+    }
+    trials.push(await attempt("the agent's ports are reserved", async () => test.reserved()));
+    return trials;
+  } finally {
+    scratch?.dispose();
+    removePrograms(options.bpffs, name);
+    if (netnsFd !== undefined) closeSync(netnsFd);
+    writeFileSync(join(home, 'cgroup.procs'), String(process.pid));
+    rmdirSync(scratchCgroup);
+  }
+}
+
+/** Directory of the cgroup v2 that this process is in. */
+function ownCgroup(fallback: string): string {
+  const line = readFileSync('/proc/self/cgroup', 'utf8')
+    .split('\n')
+    .find((entry) => entry.startsWith('0::'));
+  const mount = readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .find((entry) => entry.includes(' - cgroup2 '))
+    ?.split(' ')[4];
+  return line === undefined || mount === undefined ? fallback : join(mount, line.slice(3));
+}

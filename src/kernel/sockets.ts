@@ -1,0 +1,128 @@
+import { randomInt } from 'node:crypto';
+import net from 'node:net';
+import { join } from 'node:path';
+import type { BpfMap } from '../../native/addon/index.js';
+import * as addon from '../../native/addon/index.js';
+import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
+import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
+import { SO_PEERCRED, SOL_SOCKET } from './constants.ts';
+import { KernelError } from './errors.ts';
+import { pinPaths } from './paths.ts';
+
+/** What a captured client asked for. */
+export interface OriginalDestination {
+  readonly endpoint: Endpoint;
+  /** The client had bound its source address itself: the agent's own leg must leave from the same. */
+  readonly boundSource: boolean;
+}
+
+/** The sockets that a tunnel worker opens in pods, and what it reads from those it accepts. */
+export interface PodSockets {
+  /** Undefined: no connect hook led this connection here. */
+  originalDestination(socket: net.Socket): OriginalDestination | undefined;
+  /** An unconnected socket in the pod's namespace that is exempt from capture. `source`: bind this address. */
+  openOutbound(netnsFd: number, destination: Endpoint, source: Address | undefined): net.Socket;
+  /** An unconnected socket for the app's side of an inbound connection; the app will see `client` as its peer. */
+  openInbound(netnsFd: number, destination: Endpoint, client: Endpoint): net.Socket;
+  close(): void;
+}
+
+/** The descriptor of a socket. Node offers it on its handle only. */
+export function descriptorOf(socket: net.Socket): number {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  if (typeof fd !== 'number' || fd < 0) throw new KernelError('NOT_PREPARED', 'the socket is closed already');
+  return fd;
+}
+
+/** User id of the process at the other end of a unix socket (SO_PEERCRED: pid, uid, gid). */
+export function peerUid(socket: net.Socket): number {
+  const credentials = addon.socketOption(descriptorOf(socket), SOL_SOCKET, SO_PEERCRED, 12);
+  return new DataView(credentials.buffer, credentials.byteOffset, 12).getUint32(4, true);
+}
+
+function u32(value: number): Uint8Array {
+  const bytes = new Uint8Array(4);
+  new DataView(bytes.buffer).setUint32(0, value, true);
+  return bytes;
+}
+
+const loopback6 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
+
+/**
+ * Where the agent dials the app from. IPv4: anywhere in 127.64.0.0/10, so that one app can be dialled far more often
+ * than one address has ports; a loopback address, so that TIME_WAIT ports are used again at once. IPv6 has ::1 alone.
+ */
+function dialSource(family: 4 | 6): Uint8Array {
+  if (family === 6) return loopback6;
+  const low = randomInt(1, 0x3fffff);
+  return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 64 | (low >> 16), (low >> 8) & 0xff, low & 0xff);
+}
+
+/** Duplex options that Node honours for an adopted descriptor but does not declare. */
+interface AdoptOptions extends net.SocketConstructorOpts {
+  /** Do not read before somebody asks: the socket is not connected yet. */
+  pauseOnCreate: boolean;
+  noDelay: boolean;
+}
+
+function adopt(fd: number): net.Socket {
+  const options: AdoptOptions = { fd, allowHalfOpen: true, pauseOnCreate: true, noDelay: true };
+  return new net.Socket(options);
+}
+
+/**
+ * Opens the maps that a worker needs. Every thread has its own.
+ *
+ * @param bpffs mount point of the BPF file system where the main thread has pinned the maps
+ */
+export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
+  const paths = pinPaths(bpffs, pinName);
+  const peers: BpfMap = addon.pinOpen(join(paths.maps, 'peers'), 'map');
+  const owned: BpfMap = addon.pinOpen(join(paths.maps, 'owned'), 'map');
+  const tag = { map: owned, value: u32(ownedRole.DIALLER) };
+  const key = new Uint8Array(4);
+  const keyView = new DataView(key.buffer);
+  return {
+    originalDestination: (socket) => {
+      keyView.setInt32(0, descriptorOf(socket), true);
+      const value = addon.mapLookup(peers, key);
+      if (value === undefined) return undefined;
+      const peer = decodePeer(value);
+      if (peer.kind !== peerKind.ORIGINAL) return undefined;
+      return {
+        endpoint: { address: decodeAddress(peer.endpoint.address.bytes), port: peer.endpoint.port },
+        boundSource: (peer.flags & peerFlag.BOUND_ADDRESS) !== 0,
+      };
+    },
+    openOutbound: (netnsFd, destination, source) =>
+      adopt(
+        addon.socketOpen({
+          netnsFd,
+          family: familyOf(destination.address),
+          storage: [tag],
+          ...(source === undefined ? {} : { bind: { address: encodeAddress(source), port: 0 } }),
+        }),
+      ),
+    openInbound: (netnsFd, destination, client) => {
+      const family = familyOf(destination.address);
+      const value = encodePeer({
+        kind: peerKind.SPOKEN,
+        flags: 0,
+        endpoint: { address: { bytes: encodeAddress(client.address) }, port: client.port },
+      });
+      return adopt(
+        addon.socketOpen({
+          netnsFd,
+          family,
+          storage: [tag, { map: peers, value }],
+          bind: { address: dialSource(family), port: 0 },
+        }),
+      );
+    },
+    close: () => {
+      addon.close(peers);
+      addon.close(owned);
+    },
+  };
+}
