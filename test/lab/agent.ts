@@ -1,0 +1,128 @@
+/** The culvert agent of a lab node, started from the sources, and the socket it is spoken to by. */
+import { once } from 'node:events';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { projectRoot } from './compile.ts';
+import { LabError } from './names.ts';
+import type { LabNode } from './node.ts';
+import type { LabPod, PodRequest } from './pod.ts';
+import { type Exit, LabProcess } from './process.ts';
+
+export interface AgentOptions {
+  /** Tunnel workers. Default: 2. */
+  workers?: number;
+  /** Further arguments of `culvert agent`. */
+  args?: readonly string[];
+  /** Default: `debug`. */
+  logLevel?: string;
+  /** RLIMIT_NOFILE. Default: the hard limit of this process. */
+  maxFiles?: number;
+  env?: Readonly<Record<string, string>>;
+  /** Arguments of Node itself, before the script. */
+  nodeArgs?: readonly string[];
+  /** How long it may take to be ready. Default: 20 s. */
+  readyMs?: number;
+}
+
+const defaultReadyMs = 20_000;
+const answerMs = 30_000;
+
+export class LabAgent {
+  readonly node: LabNode;
+  readonly process: LabProcess;
+  /** Path of its socket. */
+  readonly socket: string;
+
+  private constructor(node: LabNode, running: LabProcess) {
+    this.node = node;
+    this.process = running;
+    this.socket = join(node.runDirectory, 'agent.sock');
+  }
+
+  /** Starts the agent and waits for its log line "ready". Use `LabNode.agent`. */
+  static async start(node: LabNode, options: AgentOptions = {}): Promise<LabAgent> {
+    const argv = [
+      ...[process.execPath, ...(options.nodeArgs ?? []), join(projectRoot, 'src/cli/main.ts'), 'agent'],
+      ...['--cgroup', node.cgroup, '--bpffs', node.bpffs, '--run', node.runDirectory],
+      ...['--workers', `${options.workers ?? 2}`, '--log-level', options.logLevel ?? 'debug', ...(options.args ?? [])],
+    ];
+    const place = { netns: node.netns, cgroup: join(node.cgroup, 'agent') };
+    const running = new LabProcess(place, argv, {
+      ...(options.maxFiles === undefined ? {} : { maxFiles: options.maxFiles }),
+      ...(options.env === undefined ? {} : { env: options.env }),
+    });
+    await running.json({ msg: 'ready' }, options.readyMs ?? defaultReadyMs);
+    return new LabAgent(node, running);
+  }
+
+  /** Log lines so far that are JSON objects. */
+  get logs(): Array<Record<string, unknown>> {
+    return this.process.lines
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line) as Record<string, unknown>);
+  }
+
+  /** Waits for the next log line with these fields. */
+  log(fields: Readonly<Record<string, unknown>>, deadlineMs?: number): Promise<Record<string, unknown>> {
+    return this.process.json(fields, deadlineMs);
+  }
+
+  /** Sends a signal (default: SIGKILL) and waits for its end. */
+  kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Exit> {
+    return this.process.kill(signal);
+  }
+
+  /** Asks it to end in good order, and waits for it. */
+  stop(): Promise<Exit> {
+    return this.process.kill('SIGTERM');
+  }
+
+  /** Sends one request to its socket; returns the reply, be it good or bad. */
+  async request(request: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> {
+    return JSON.parse(await this.raw(`${JSON.stringify(request)}\n`)) as Record<string, unknown>;
+  }
+
+  /** Sends bytes to its socket; returns the first line that comes back. */
+  async raw(bytes: string | Uint8Array): Promise<string> {
+    const socket = createConnection(this.socket);
+    const signal = AbortSignal.timeout(answerMs);
+    try {
+      await once(socket, 'connect', { signal });
+      const lines = createInterface({ input: socket });
+      // readline passes its input's errors on since Node 16; so does `once`.
+      const answer = Promise.race([
+        once(lines, 'line', { signal }),
+        once(lines, 'close', { signal }).then(() => [undefined]),
+      ]);
+      socket.write(bytes);
+      const [line] = (await answer) as [string | undefined];
+      if (line === undefined) throw new LabError('the agent closed the connection without a reply');
+      return line;
+    } finally {
+      socket.destroy();
+    }
+  }
+
+  /** Enrols a pod. Throws if the agent refuses. */
+  enrol(pod: LabPod, changes: Partial<PodRequest> = {}): Promise<Record<string, unknown>> {
+    return this.#ask({ method: 'enrol', pod: pod.request(changes) });
+  }
+
+  /** Withdraws a pod. Throws if the agent refuses. */
+  withdraw(pod: LabPod): Promise<Record<string, unknown>> {
+    return this.#ask({ method: 'withdraw', uid: pod.uid });
+  }
+
+  /** What the agent says of itself. */
+  status(): Promise<Record<string, unknown>> {
+    return this.#ask({ method: 'status' });
+  }
+
+  async #ask(request: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>> {
+    const reply = await this.request(request);
+    if (reply.ok !== true)
+      throw new LabError(`the agent refuses ${JSON.stringify(request)}: ${JSON.stringify(reply.error)}`);
+    return reply;
+  }
+}

@@ -1,0 +1,137 @@
+/** Command lines of the apps that run in pods, for `run` and `exec`. Each file tells what it prints. */
+import { join } from 'node:path';
+import { compile, projectRoot } from '../compile.ts';
+
+const python = '/usr/bin/python3';
+const directory = join(projectRoot, 'test', 'lab', 'apps');
+
+/** Turns `{ bindPort: 1, hold: true }` into `--bind-port 1 --hold`; false and undefined are left out. */
+function flags(options: Readonly<Record<string, string | number | boolean | undefined>>): string[] {
+  return Object.entries(options).flatMap(([name, value]) => {
+    if (value === undefined || value === false) return [];
+    const flag = `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    return value === true ? [flag] : [flag, `${value}`];
+  });
+}
+
+/** `10.0.0.1:80` or `[fd00::1]:80`. */
+export function endpoint(address: string, port: number): string {
+  return address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`;
+}
+
+export interface EchoOptions {
+  /** Default: `::`, which takes IPv4 too. */
+  bind?: string;
+  port: number;
+  /** echo (default), tell, greet, http, drain, silent: see echo.ts. */
+  mode?: 'echo' | 'tell' | 'greet' | 'http' | 'drain' | 'silent';
+  backlog?: number;
+  /** Print nothing per connection. */
+  quiet?: boolean;
+}
+
+/** A server on Node. Ready at `{event:'listening'}`. */
+export function echo(options: EchoOptions): string[] {
+  return [process.execPath, join(directory, 'echo.ts'), ...flags({ ...options })];
+}
+
+export interface PythonEchoOptions {
+  bind?: string;
+  port: number;
+  mode?: 'echo' | 'tell' | 'greet';
+  v6only?: boolean;
+  mptcp?: boolean;
+  fastopen?: boolean;
+  reuseport?: boolean;
+  device?: string;
+}
+
+/** A server on blocking sockets. Ready at `{event:'listening'}`. */
+export function pythonEcho(options: PythonEchoOptions): string[] {
+  return [python, join(directory, 'echo.py'), ...flags({ ...options })];
+}
+
+export interface ConnectOptions {
+  to: string;
+  port: number;
+  /** Source address. */
+  bind?: string;
+  /** Source port. */
+  bindPort?: number;
+  /** Default: `hello`. */
+  send?: string;
+  /** Send nothing, wait for the server. */
+  listenFirst?: boolean;
+}
+
+/** A client on Node's event loop. */
+export function connect(options: ConnectOptions): string[] {
+  return [process.execPath, join(directory, 'connect.ts'), ...flags({ ...options })];
+}
+
+export interface PythonConnectOptions extends ConnectOptions {
+  /** An AF_INET6 socket to the v4-mapped address. */
+  mapped?: boolean;
+  /** Share the source port: SO_REUSEADDR and SO_REUSEPORT. */
+  reuse?: boolean;
+  /** IP_BIND_ADDRESS_NO_PORT. */
+  noPort?: boolean;
+  nonblocking?: boolean;
+  mark?: number;
+  /** SO_BINDTODEVICE. */
+  device?: string;
+  mptcp?: boolean;
+  /** sendto(MSG_FASTOPEN). */
+  fastopen?: boolean;
+  fastopenConnect?: boolean;
+  /** Seconds. Default: 30. */
+  timeout?: number;
+  /** Stay connected and take lines from standard input. */
+  hold?: boolean;
+  /** Make the socket first, connect at a line of standard input. */
+  wait?: boolean;
+  /** Path of a unix socket over which the made socket is given away. */
+  give?: string;
+  /** Path at which to take a socket made elsewhere. */
+  take?: string;
+}
+
+/** A client with every option that a socket can have. */
+export function pythonConnect(options: PythonConnectOptions): string[] {
+  return [python, join(directory, 'connect.py'), ...flags({ ...options })];
+}
+
+/** A client that makes and connects its socket through io_uring. Against an `echo` server: the reply is printed as it is. */
+export async function uringConnect(options: { to: string; port: number }): Promise<string[]> {
+  return [await compile('apps/uring.c'), options.to, `${options.port}`];
+}
+
+export interface LoadOptions {
+  /** Connections per second. */
+  rate: number;
+  seconds: number;
+  /** Of the form that `endpoint` gives; taken in turn. */
+  to: readonly string[];
+  /** What getsockname must give. Default: anything. */
+  local?: string;
+}
+
+/** Many short connections, closed by the client. Ends with `{event:'end', started, answered, local_wrong, errors}`. */
+export async function load(options: LoadOptions): Promise<string[]> {
+  const program = await compile('apps/load.c');
+  return [program, `${options.rate}`, `${options.seconds}`, options.local ?? '-', ...options.to];
+}
+
+export interface HoldOptions {
+  to: readonly string[];
+  count: number;
+  /** Per second. Default: 5,000. */
+  rate?: number;
+  /** Connecting at the same time, at most. Default: 256. */
+  atOnce?: number;
+}
+
+/** Many long connections. `{event:'held', open, errors}` when all are there. */
+export function hold(options: HoldOptions): string[] {
+  return [process.execPath, join(directory, 'hold.ts'), ...flags({ ...options, to: options.to.join(',') })];
+}

@@ -1,0 +1,57 @@
+/**
+ * The network-namespace lab: nodes, pods and links on one kernel, for tests, benches, the demo, and by hand.
+ *
+ * ```ts
+ * await using lab = await Lab.create(t.title);          // waits its turn; everything is gone at the end of the block
+ * const n1 = await lab.node('n1');                      // namespace, cgroup subtree, bpffs and run directories
+ * const n2 = await lab.node('n2');
+ * await lab.link(n1, n2, { delayMs: 5, lossPercent: 1, rateMbit: 100 }); // each way; all optional
+ * const client = await n1.pod('client');                // ipv4 and ipv6 unless { ipv4: false } or { ipv6: false }
+ * const server = await n2.pod('server', { namespace: 'shop', serviceAccount: 'cart' });
+ *
+ * const echo = server.run(apps.echo({ port: 8080, mode: 'tell' }));
+ * await echo.json({ event: 'listening' });              // the next line of output that is JSON with these fields
+ * const { stdout, stderr, code } = await client.exec(apps.pythonConnect({ to: server.ipv4, port: 8080 }));
+ *
+ * const agent = await n1.agent({ workers: 2 });         // `culvert agent`, ready; agent.kill() is kill -9, agent.stop() SIGTERM
+ * await agent.enrol(client);                            // exclusions etc. as second argument
+ * const capture = await lab.capture(client);            // or a link, or (client, 'lo')
+ * (await capture.stop()).contains('secret');            // across packets, per TCP stream
+ * const before = await snapshot(n1);                    // programs, links, maps, pins, rules, listeners
+ * ```
+ *
+ * The whole face:
+ *
+ * - `Lab.create(title?, { lockWaitMs?, shared? })`, `lab.node(name)`, `lab.link(a, b, { delayMs?, lossPercent?, rateMbit? })`,
+ *   `lab.capture(link | pod | node, interface?)`, `lab.dispose()`; `lab.id`, `.nodes`, `.links`, `.cgroup`, `.bpffs`, `.directory`.
+ * - node: `.pod(name, { ipv4?, ipv6?, namespace?, serviceAccount? })`, `.run(argv, options?)`, `.exec(argv, options?)` (host
+ *   network), `.agent(options?)`, `.sysctl(values)`; `.netns`, `.cgroup`, `.bpffs`, `.runDirectory`, `.ipv4`, `.ipv6`, `.podCidrs`, `.pods`.
+ * - pod: `.run(argv, options?)`, `.exec(argv, options?)`, `.request(changes?)` (as `enrol` takes it), `.sysctl(values)`, `.delete()`;
+ *   `.netns`, `.cgroup`, `.addresses`, `.ipv4`, `.ipv6`, `.uid`, `.name`, `.node`.
+ * - run and exec options: `uid`, `restricted` (default true in pods: neither CAP_NET_ADMIN nor CAP_NET_RAW), `dropCapabilities`,
+ *   `env`, `stdin`, `cwd`, `maxFiles`. `exec` gives `{ code, signal, stdout, stderr }` and does not throw for a bad code.
+ * - process: `.line(regexp, deadlineMs?)`, `.json(fields?, deadlineMs?)`, `.exit`, `.exited`, `.kill(signal?)`, `.signal(signal)`,
+ *   `.write(data)`, `.end()`, `.pid`, `.lines`, `.stdout`, `.stderr`.
+ * - link: `.down()`, `.up()`, `.lose(percent)` (100: a black hole); `.nodes`, `.interfaces`.
+ * - capture: `.stop()` gives packets with `.contains(bytes)`, `.payloadBytes(filter?)`, `.filter(f)`, `.between(a, b)`,
+ *   `.streams()`, `.packets`.
+ * - agent: `.enrol(pod, changes?)`, `.withdraw(pod)`, `.status()`, `.request(object)`, `.raw(bytes)`, `.log(fields)`, `.logs`,
+ *   `.kill(signal?)`, `.stop()`, `.process`, `.socket`.
+ * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `uringConnect` and `load` (async: compiled), `hold`, `endpoint`.
+ *
+ * How it cleans up: at the end of the block; at the process's exit, SIGINT, SIGTERM and SIGHUP; and, for an owner killed
+ * by SIGKILL, whatever it started dies with it and the next `Lab.create` (or `sweep()`) removes the rest.
+ *
+ * Run test files in processes (AVA's `workerThreads: false`): signals do not reach worker threads.
+ */
+export type { AgentOptions, LabAgent } from './agent.ts';
+export * as apps from './apps/index.ts';
+export type { Capture, Captured, Packet, PacketFilter } from './capture.ts';
+export { Lab, type LabOptions } from './lab.ts';
+export type { LabLink, LinkOptions } from './link.ts';
+export { LabError, type LabId } from './names.ts';
+export type { LabNode } from './node.ts';
+export type { LabPod, PodOptions, PodRequest } from './pod.ts';
+export type { Exit, LabProcess, Outcome, RunOptions } from './process.ts';
+export { existingLabs, sweep } from './remnants.ts';
+export { type Snapshot, snapshot } from './snapshot.ts';
