@@ -1,0 +1,15 @@
+/** The entry of a tunnel worker thread: joins the kernel's pod sockets and the tunnel. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { createPodSockets } from '../kernel/index.ts';
+import { runTunnelWorker, type TunnelWorkerData } from '../ztunnel/index.ts';
+
+/** What compose-agent.ts gives every worker (`TunnelWorkersOptions.composition`). */
+export interface WorkerComposition {
+  /** Where this node's bpffs is mounted. */
+  readonly bpffs: string;
+}
+
+if (parentPort === null) throw new Error('compose-worker.ts is the entry of a worker thread');
+const data: TunnelWorkerData = workerData;
+const { bpffs } = data.composition as WorkerComposition;
+runTunnelWorker({ port: parentPort, sockets: createPodSockets(bpffs) }, data);

@@ -1,0 +1,15 @@
+export type { EndReason, ZtunnelErrorCode } from './errors.ts';
+export { END_REASONS, ZTUNNEL_ERROR_CODES, ZtunnelError } from './errors.ts';
+export type { Log, PodSockets } from './ports.ts';
+export { AGENT_PORTS, INBOUND_PORT, OUTBOUND_PORT } from './ports.ts';
+export type { TunnelWorkerData } from './protocol.ts';
+export type { TunnelWorkerDeps } from './worker.ts';
+export { runTunnelWorker } from './worker.ts';
+export type {
+  ServablePod,
+  TunnelWorkerStatus,
+  TunnelWorkersDeps,
+  TunnelWorkersOptions,
+  TunnelWorkersStatus,
+} from './workers.ts';
+export { TunnelWorkers } from './workers.ts';

@@ -1,0 +1,36 @@
+import test from 'ava';
+import { DescriptorBudget } from '../../../src/ztunnel/descriptors.ts';
+
+function filled(limit: number, listeners: number, connections: number): DescriptorBudget {
+  const budget = new DescriptorBudget(limit);
+  budget.addListeners(listeners);
+  for (let at = 0; at < connections; at += 1) budget.addConnection();
+  return budget;
+}
+
+test('is full when the next connection would not fit', (t) => {
+  t.false(filled(10, 2, 3).isFull);
+  t.true(filled(10, 2, 4).isFull);
+  t.true(filled(11, 2, 4).isFull);
+});
+
+test('has room again at 95 % of its places, and always at none', (t) => {
+  t.false(filled(200, 0, 96).hasRoom);
+  t.true(filled(200, 0, 95).hasRoom);
+  t.false(filled(3, 1, 1).hasRoom);
+  t.true(filled(3, 1, 0).hasRoom);
+});
+
+test('full and room never hold at once, so accepting cannot flap', (t) => {
+  for (let limit = 2; limit < 60; limit += 1) {
+    for (let connections = 0; connections <= limit / 2; connections += 1) {
+      const budget = filled(limit, 0, connections);
+      t.false(budget.isFull && budget.hasRoom, `${limit} descriptors, ${connections} connections`);
+    }
+  }
+});
+
+test('listeners need room for one connection beside them', (t) => {
+  t.true(new DescriptorBudget(6).canListen(4));
+  t.false(new DescriptorBudget(6).canListen(5));
+});

@@ -1,0 +1,35 @@
+/** A tunnel worker whose pods are this process's own loopback: the listener's port says where its clients wanted to go. */
+import { Socket } from 'node:net';
+import { parentPort, workerData } from 'node:worker_threads';
+import type { Endpoint } from '../../../src/mesh/index.ts';
+import { type PodSockets, runTunnelWorker, type TunnelWorkerData } from '../../../src/ztunnel/index.ts';
+
+export interface FakeComposition {
+  readonly destinations: Readonly<Record<number, Endpoint>>;
+  /** Clients of these listeners make the worker fail. */
+  readonly crash: readonly number[];
+  readonly exit: readonly number[];
+  /** Clients of these listeners meet a fault of our own. */
+  readonly fault: readonly number[];
+}
+
+if (parentPort === null) throw new Error('fake-worker.ts is the entry of a worker thread');
+const data: TunnelWorkerData = workerData;
+const composition = data.composition as FakeComposition;
+const sockets: PodSockets = {
+  originalDestination: (socket) => {
+    const port = socket.localPort ?? 0;
+    if (composition.exit.includes(port)) process.exit(3);
+    if (composition.fault.includes(port)) throw new Error('a fault');
+    if (composition.crash.includes(port)) {
+      setImmediate(() => {
+        throw new Error('a crash');
+      });
+    }
+    const endpoint = composition.destinations[port];
+    return endpoint === undefined ? undefined : { endpoint, boundSource: false };
+  },
+  openOutbound: () => new Socket({ allowHalfOpen: true }),
+  openInbound: () => new Socket({ allowHalfOpen: true }),
+};
+runTunnelWorker({ port: parentPort, sockets }, data);
