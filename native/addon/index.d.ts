@@ -8,13 +8,16 @@
 
 declare const handle: unique symbol;
 /** An open BPF object (programs and maps). Owned: freed by `close`, by the garbage collector, or when its thread ends. */
-export type BpfObject = { readonly [handle]: 'object' };
+type BpfObject = { readonly [handle]: 'object' };
 /** An open map. Owned like BpfObject. Belongs to the thread that opened it. */
-export type BpfMap = { readonly [handle]: 'map' };
+type BpfMap = { readonly [handle]: 'map' };
 /** An attached link. Owned like BpfObject; a pinned link lives on after it is closed. */
-export type BpfLink = { readonly [handle]: 'link' };
+type BpfLink = { readonly [handle]: 'link' };
 /** A reader of a ring buffer map. */
-export type BpfRing = { readonly [handle]: 'ring' };
+type BpfRing = { readonly [handle]: 'ring' };
+
+// Named apart: a declaration file without such a list exports all that it declares, `handle` too.
+export type { BpfLink, BpfMap, BpfObject, BpfRing };
 
 export interface NativeError extends Error {
   errno: number;
@@ -35,8 +38,10 @@ export function objectReuseMap(object: BpfObject, name: string, map: BpfMap): vo
 export function objectLoad(object: BpfObject): void;
 /** A map of a loaded object, as a handle of its own (the descriptor is duplicated). */
 export function objectMap(object: BpfObject, name: string): BpfMap;
-/** The programs of a loaded object. */
-export function objectPrograms(object: BpfObject): Array<{ name: string; section: string; id: number; tag: string; instructions: number }>;
+/** The programs of a loaded object. `instructions`: as many as the verifier walked, which is what the kernel limits. */
+export function objectPrograms(
+  object: BpfObject,
+): Array<{ name: string; section: string; id: number; tag: string; instructions: number }>;
 
 // --- maps -------------------------------------------------------------------------------------------------------------
 
@@ -46,7 +51,10 @@ export function mapLookup(map: BpfMap, key: Uint8Array): Uint8Array | undefined;
 export function mapUpdate(map: BpfMap, key: Uint8Array, value: Uint8Array, flags?: number): void;
 /** True if there was such an entry. */
 export function mapDelete(map: BpfMap, key: Uint8Array): boolean;
-/** All keys at this moment, one after the other in one buffer; never more than maxEntries. */
+/**
+ * All keys at this moment, one after the other in one buffer; never more than maxEntries, and none twice. While others
+ * delete much at the same time, a key may be missed: sweep again.
+ */
 export function mapKeys(map: BpfMap): Uint8Array;
 
 // --- ring buffers -------------------------------------------------------------------------------------------------------
@@ -62,7 +70,10 @@ export function linkAttach(object: BpfObject, program: string, targetFd: number,
 /** Atomically replaces the program behind a link. */
 export function linkUpdate(link: BpfLink, object: BpfObject, program: string): void;
 /** Programs attached at a cgroup or network namespace for one attach type, in the order in which they run. */
-export function attachedPrograms(targetFd: number, attachType: number): Array<{ id: number; name: string; type: number }>;
+export function attachedPrograms(
+  targetFd: number,
+  attachType: number,
+): Array<{ id: number; name: string; type: number }>;
 
 // --- sockets ------------------------------------------------------------------------------------------------------------
 
@@ -89,6 +100,11 @@ export function socketOpen(options: SocketOptions): number;
 export function socketOption(fd: number, level: number, option: number, maxBytes: number): Uint8Array;
 /** setsockopt with bytes. */
 export function setSocketOption(fd: number, level: number, option: number, value: Uint8Array): void;
+/**
+ * Makes a network namespace with its loopback up and returns its descriptor; it lives as long as somebody holds one.
+ * The thread's namespace is changed and changed back as in socketOpen.
+ */
+export function netnsCreate(): number;
 /** A duplicate of a descriptor (F_DUPFD_CLOEXEC). */
 export function duplicate(fd: number): number;
 
@@ -99,9 +115,23 @@ export function pinOpen(pinPath: string, kind: 'map'): BpfMap;
 export function pinOpen(pinPath: string, kind: 'link'): BpfLink;
 /** Pins a map or a link. EEXIST when the path is taken. (Unpin by unlinking the path.) */
 export function pin(handle: BpfMap | BpfLink, pinPath: string): void;
-export interface MapInfo { id: number; type: number; name: string; keyBytes: number; valueBytes: number; maxEntries: number; flags: number }
+export interface MapInfo {
+  id: number;
+  type: number;
+  name: string;
+  keyBytes: number;
+  valueBytes: number;
+  maxEntries: number;
+  flags: number;
+}
 /** target: the cgroup's id, or the network namespace's inode; 0 when the target is gone (a defunct link). */
-export interface LinkInfo { id: number; type: number; programId: number; attachType: number; target: bigint }
+export interface LinkInfo {
+  id: number;
+  type: number;
+  programId: number;
+  attachType: number;
+  target: bigint;
+}
 export function info(handle: BpfMap): MapInfo;
 export function info(handle: BpfLink): LinkInfo;
 /** Frees an object, map, link or ring now. Calling it twice does nothing. */

@@ -14,9 +14,17 @@ export const attachType = {
 } as const;
 
 export const SOL_SOCKET = 1;
+export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_NETNS_COOKIE = 71;
+
+export const IPPROTO_TCP = 6;
+export const TCP_INFO = 11;
+/** As much of struct tcp_info as is read. */
+export const TCP_INFO_BYTES = 28;
+/** Offset of tcp_info.tcpi_unacked. */
+export const TCPI_UNACKED = 24;
 
 /** Flags of map updates. */
 export const mapFlag = { any: 0, mustNotExist: 1, mustExist: 2 } as const;

@@ -2,7 +2,6 @@
 export const kernelErrorCodes = [
   'NOT_A_NETNS',
   'NETNS_IS_HOST',
-  'NETNS_CHANGED',
   'PORT_TAKEN',
   'TOO_MANY_PODS',
   'TOO_MANY_EXCLUSIONS',

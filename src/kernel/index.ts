@@ -4,5 +4,5 @@ export type { KernelEvent, Reason } from './events.ts';
 export { Kernel, type KernelOptions, openKernel, type ReasonCount } from './kernel.ts';
 export type { PodCheck, PodListener, PreparedPod } from './pods.ts';
 export { type Check, preflight } from './preflight.ts';
-export { type LinkFault, removePrograms } from './programs.ts';
-export { createPodSockets, type OriginalDestination, type PodSockets, peerUid } from './sockets.ts';
+export { type Fault, removePrograms } from './programs.ts';
+export { createPodSockets, duplicate, type OriginalDestination, type PodSockets, peerUid } from './sockets.ts';

@@ -1,8 +1,10 @@
+import type { Socket } from 'node:net';
 import type { NetnsCookie, Pod } from '../mesh/index.ts';
 import { Events, type KernelEvent, type Reason, reasonName } from './events.ts';
 import { type PinPaths, pinPaths } from './paths.ts';
 import { type PodCheck, Pods, type PreparedPod } from './pods.ts';
-import { type LinkFault, openPrograms, type Programs } from './programs.ts';
+import { type Fault, openPrograms, type Programs } from './programs.ts';
+import { peerUid } from './sockets.ts';
 import { Tables } from './tables.ts';
 
 export interface KernelOptions {
@@ -67,13 +69,17 @@ export class Kernel {
     return this.#pods.check(pod, cookie);
   }
 
-  /** Forgets what an earlier agent left in the kernel and nobody wants any more; returns the cookies. */
-  forgetOthers(wanted: ReadonlySet<NetnsCookie>): NetnsCookie[] {
-    return this.#pods.forgetOthers(wanted);
+  /** Pods that are captured, by this agent or still by an earlier one. */
+  captured(): NetnsCookie[] {
+    return this.#pods.captured();
+  }
+
+  peerUid(socket: Socket): number {
+    return peerUid(socket);
   }
 
   /** Which of our programs do not run any more; `mend` attaches them again. */
-  faults(): LinkFault[] {
+  faults(): Fault[] {
     return this.#programs.faults();
   }
 
@@ -92,11 +98,11 @@ export class Kernel {
     return this.#events.read();
   }
 
-  /** Deletes hand-overs that were lost. Returns how many. */
-  sweep(): number {
-    const swept = this.#tables.sweepHandovers(process.hrtime.bigint(), handoverMaxAgeNs);
-    if (swept > 0) this.#tables.recountHandovers();
-    return swept;
+  /** Deletes hand-overs that were lost, and pods of an earlier agent whose namespace is gone. */
+  sweep(): { handovers: number; pods: NetnsCookie[] } {
+    const handovers = this.#tables.sweepHandovers(process.hrtime.bigint(), handoverMaxAgeNs);
+    if (handovers > 0) this.#tables.recountHandovers();
+    return { handovers, pods: this.#pods.forgetDead() };
   }
 
   /** Closes what this process holds. What is pinned stays and keeps refusing: failure is closed. */

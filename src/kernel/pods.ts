@@ -1,9 +1,17 @@
-import { closeSync, existsSync, openSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, rmSync, statSync } from 'node:fs';
 import type { BpfLink } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { agentPort, ownedRole } from '../gen/layout.ts';
 import { type Address, encodeAddress, type NetnsCookie, type Pod } from '../mesh/index.ts';
-import { attachType, SO_ACCEPTCONN, SOL_SOCKET } from './constants.ts';
+import {
+  attachType,
+  IPPROTO_TCP,
+  SO_ACCEPTCONN,
+  SOL_SOCKET,
+  TCP_INFO,
+  TCP_INFO_BYTES,
+  TCPI_UNACKED,
+} from './constants.ts';
 import { netnsCookie } from './cookie.ts';
 import { errnoOf, KernelError } from './errors.ts';
 import { lookupObject, type PinPaths, podPin } from './paths.ts';
@@ -34,7 +42,9 @@ export interface PodsOptions {
   readonly workers: number;
   /** Longest queue of connections that no worker has accepted yet; the pod's net.core.somaxconn bounds it too. Default 4096. */
   readonly backlog?: number;
-  /** How long a withdrawn pod's connections under way may still be handed over. Milliseconds, default 1000. */
+  /** How long a withdrawn pod's clients have to finish a handshake that has begun. Milliseconds, default 500. */
+  readonly handshakeGraceMs?: number;
+  /** How long after that its connections may still be handed over and accepted. Milliseconds, default 1000. */
   readonly handoverGraceMs?: number;
 }
 
@@ -87,6 +97,12 @@ function inodeAt(path: string): bigint | undefined {
 function isListening(fd: number): boolean {
   const value = addon.socketOption(fd, SOL_SOCKET, SO_ACCEPTCONN, 4);
   return value[0] === 1;
+}
+
+/** Connections that wait to be accepted: of a listener, TCP_INFO tells its queue's length as tcpi_unacked. */
+function waitingOn(fd: number): number {
+  const bytes = addon.socketOption(fd, IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES);
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(TCPI_UNACKED, true);
 }
 
 /** What the agent keeps in each enrolled pod's network namespace. */
@@ -157,52 +173,76 @@ export class Pods {
     }
   }
 
-  /** New connections are no longer captured; returns when those under way have been handed over, or after the grace. */
+  /**
+   * New connections are no longer captured; returns when those under way have reached a worker, or after the grace. Those
+   * are, in order: led by the connect hook but without a hand-over yet, with a hand-over, half-way through the handshake
+   * with a client far away, waiting to be accepted. Closing the listeners on any of them would reset it.
+   */
   async release(cookie: NetnsCookie): Promise<void> {
     const opened = this.#open.get(cookie);
-    if (opened === undefined) return;
-    if (opened.pod !== undefined) {
+    if (opened === undefined) {
+      // An earlier agent's pod: nobody listens for it, so there is nothing to hand over.
+      rmSync(podPin(this.#options.paths, cookie), { force: true });
+      return;
+    }
+    if (opened.pod !== undefined && inodeAt(opened.pod.netns) === opened.inode) {
       this.#tables.putPod(cookie, opened.pod, this.#options.workers, this.#generation, true);
+      // Nothing tells of a handshake half-way, so its time is given in any case.
+      await new Promise((resolve) => setTimeout(resolve, this.#options.handshakeGraceMs ?? 500));
       const deadline = Date.now() + (this.#options.handoverGraceMs ?? 1000);
-      while (this.#tables.handoversOf(cookie) > 0n && Date.now() < deadline)
-        await new Promise((resolve) => setTimeout(resolve, 10));
+      while (this.#isReceiving(opened) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10));
     }
     this.#detachLookup(opened);
   }
 
-  /** Closes listeners and namespace, and deletes what maps still hold. */
+  /** Closes listeners and namespace, and deletes what maps still hold. Idempotent. */
   close(cookie: NetnsCookie): void {
     const opened = this.#open.get(cookie);
+    rmSync(podPin(this.#options.paths, cookie), { force: true });
+    this.#tables.forget(cookie);
     if (opened === undefined) return;
     this.#detachLookup(opened);
-    this.#tables.forget(cookie);
     for (const { fd } of opened.listeners) closeSync(fd);
     closeSync(opened.netnsFd);
     this.#open.delete(cookie);
   }
 
-  /** Is the namespace still where it was, and do the listeners live? Dead ones (`ss -K`) are opened again. */
+  /**
+   * Is the namespace still where it was, is its lookup program attached and pinned, and do the listeners live? What is
+   * detached is attached again, dead listeners (`ss -K`) are opened again. Of a pod that this process has not prepared
+   * only the first can be told.
+   */
   check(pod: Pod, cookie: NetnsCookie): PodCheck {
-    const opened = this.#mustBeOpen(cookie);
+    const opened = this.#open.get(cookie);
+    if (opened === undefined) return this.#cookieAt(pod.netns) === cookie ? 'live' : 'gone';
     if (inodeAt(pod.netns) !== opened.inode) return 'gone';
-    return this.#reopenListeners(opened) ? 'reopened' : 'live';
+    const relinked = this.#mendLookup(opened);
+    return this.#reopenListeners(opened) || relinked ? 'reopened' : 'live';
+  }
+
+  /** Pods that are captured, by this process or by an earlier one. */
+  captured(): NetnsCookie[] {
+    return this.#tables.enrolled();
   }
 
   /**
-   * Forgets pods that an earlier agent left in the kernel and that nobody wants any more.
+   * Forgets pods of an earlier agent whose network namespace is gone: their links have lost their target.
    *
-   * @param wanted cookies that are going to be enrolled
    * @returns the cookies that were cleaned up
    */
-  forgetOthers(wanted: ReadonlySet<NetnsCookie>): NetnsCookie[] {
+  forgetDead(): NetnsCookie[] {
     const { paths } = this.#options;
-    const pinned = readdirSync(paths.pods).map((name) => BigInt(name) as NetnsCookie);
-    const strangers = new Set([...pinned, ...this.#tables.enrolled()].filter((cookie) => !wanted.has(cookie)));
-    for (const cookie of strangers) {
-      rmSync(podPin(paths, cookie), { force: true });
-      this.#tables.forget(cookie);
-    }
-    return [...strangers];
+    const dead = this.#tables.enrolled().filter((cookie) => {
+      const path = podPin(paths, cookie);
+      if (this.#open.has(cookie)) return false;
+      if (!existsSync(path)) return true;
+      const link = addon.pinOpen(path, 'link');
+      const { target } = addon.info(link);
+      addon.close(link);
+      return target === 0n;
+    });
+    for (const cookie of dead) this.close(cookie);
+    return dead;
   }
 
   /** Closes what this process holds. The kernel keeps leading connections, which are refused: failure is closed. */
@@ -220,6 +260,18 @@ export class Pods {
     if (opened === undefined)
       throw new KernelError('NOT_PREPARED', `the pod with netns cookie ${cookie} is not prepared`);
     return opened;
+  }
+
+  /** Cookie of the namespace that a path leads to, or undefined when it leads to none. */
+  #cookieAt(path: string): NetnsCookie | undefined {
+    try {
+      const { netnsFd, cookie } = this.#openNetns(path);
+      closeSync(netnsFd);
+      return cookie;
+    } catch (error) {
+      if (error instanceof KernelError) return undefined;
+      throw error;
+    }
   }
 
   #openNetns(path: string): { netnsFd: number; cookie: NetnsCookie } {
@@ -247,6 +299,11 @@ export class Pods {
       closeSync(netnsFd);
       throw error instanceof KernelError ? error : notNetns(error);
     }
+  }
+
+  /** Somebody is led to the pod's listeners and has not been accepted. */
+  #isReceiving({ cookie, listeners }: OpenPod): boolean {
+    return this.#tables.handoversOf(cookie) > 0n || listeners.some(({ fd }) => waitingOn(fd) > 0);
   }
 
   /** Opens the listeners that are missing or dead. True if there were any. */
@@ -331,6 +388,22 @@ export class Pods {
     } finally {
       addon.close(object);
     }
+  }
+
+  /** Attaches the pod's lookup program again, or pins its link again, where somebody has taken it away. True if so. */
+  #mendLookup(opened: OpenPod): boolean {
+    const { link } = opened;
+    if (link === undefined) return false;
+    const path = podPin(this.#options.paths, opened.cookie);
+    if (addon.info(link).target === opened.inode) {
+      if (existsSync(path)) return false;
+      addon.pin(link, path);
+      return true;
+    }
+    rmSync(path, { force: true });
+    opened.link = this.#attachLookup(opened);
+    addon.close(link);
+    return true;
   }
 
   #detachLookup(opened: OpenPod): void {

@@ -38,18 +38,20 @@ export const mapNames = [
 export type MapName = (typeof mapNames)[number];
 export type Maps = Readonly<Record<MapName, BpfMap>>;
 
-/** What keeps a link from being as it should be. */
-export interface LinkFault {
-  readonly program: string;
-  readonly fault: 'missing' | 'detached' | 'not-running';
+/** What keeps a program's link, or a map, from being as it should be. */
+export interface Fault {
+  /** Of the program or map. */
+  readonly name: string;
+  /** `unpinned`: it works, but an agent started later would not find it. */
+  readonly fault: 'unpinned' | 'detached' | 'not-running';
 }
 
 /** The node's cgroup programs: loaded, attached, pinned. */
 export interface Programs {
   readonly maps: Maps;
-  /** Which links do not run any more. Empty when all is well. */
-  faults(): LinkFault[];
-  /** Attaches again what `faults` names. */
+  /** Which programs do not run any more, and what is not pinned any more. Empty when all is well. */
+  faults(): Fault[];
+  /** Attaches and pins again what `faults` names, and leaves the rest alone. */
   mend(): void;
   close(): void;
 }
@@ -140,6 +142,7 @@ function loadRedirect(paths: PinPaths): BpfObject {
   }
 }
 
+/** Pins what is not pinned yet. */
 function pinMaps(object: BpfObject, paths: PinPaths): Maps {
   const entries = mapNames.map((name): [MapName, BpfMap] => {
     const map = addon.objectMap(object, name);
@@ -200,25 +203,42 @@ export function openPrograms(options: ProgramsOptions): Programs {
     const cgroupId = statSync(options.cgroup, { bigint: true }).ino;
     const object = loadRedirect(paths);
     const maps = pinMaps(object, paths);
-    let links = programs.map(([name, type]) => attach(object, paths, cgroupFd, cgroupId, name, type));
+    const links = new Map(
+      programs.map(([name, type]) => [name, attach(object, paths, cgroupFd, cgroupId, name, type)] as const),
+    );
+    const isRunning = (link: BpfLink, type: number): boolean =>
+      addon.attachedPrograms(cgroupFd, type).some(({ id }) => id === addon.info(link).programId);
     return {
       maps,
-      faults: () =>
-        programs.flatMap(([program, type], index): LinkFault[] => {
-          const link = links[index];
-          if (link === undefined || !existsSync(join(paths.links, program))) return [{ program, fault: 'missing' }];
-          const { target, programId } = addon.info(link);
-          if (target !== cgroupId) return [{ program, fault: 'detached' }];
-          const running = addon.attachedPrograms(cgroupFd, type).some(({ id }) => id === programId);
-          return running ? [] : [{ program, fault: 'not-running' }];
+      faults: () => [
+        ...mapNames.flatMap((name): Fault[] =>
+          existsSync(join(paths.maps, name)) ? [] : [{ name, fault: 'unpinned' }],
+        ),
+        ...programs.flatMap(([name, type]): Fault[] => {
+          const link = links.get(name);
+          if (link === undefined || addon.info(link).target !== cgroupId) return [{ name, fault: 'detached' }];
+          if (!isRunning(link, type)) return [{ name, fault: 'not-running' }];
+          return existsSync(join(paths.links, name)) ? [] : [{ name, fault: 'unpinned' }];
         }),
+      ],
       mend: () => {
-        for (const link of links) addon.close(link);
         makePinFolders(paths);
-        links = programs.map(([name, type]) => attach(object, paths, cgroupFd, cgroupId, name, type));
+        pinMaps(object, paths);
+        for (const [name, type] of programs) {
+          const path = join(paths.links, name);
+          const link = links.get(name);
+          if (link !== undefined && addon.info(link).target === cgroupId && isRunning(link, type)) {
+            // It runs as long as we hold it: closing it to attach anew would let connections pass in between.
+            if (!existsSync(path)) addon.pin(link, path);
+            continue;
+          }
+          rmSync(path, { force: true });
+          links.set(name, attach(object, paths, cgroupFd, cgroupId, name, type));
+          if (link !== undefined) addon.close(link);
+        }
       },
       close: () => {
-        for (const link of links) addon.close(link);
+        for (const link of links.values()) addon.close(link);
         for (const map of Object.values(maps)) addon.close(map);
         addon.close(object);
         closeSync(cgroupFd);

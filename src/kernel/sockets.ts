@@ -5,7 +5,7 @@ import type { BpfMap } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
 import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
-import { SO_PEERCRED, SOL_SOCKET } from './constants.ts';
+import { SO_LINGER, SO_PEERCRED, SOL_SOCKET } from './constants.ts';
 import { KernelError } from './errors.ts';
 import { pinPaths } from './paths.ts';
 
@@ -24,6 +24,11 @@ export interface PodSockets {
   openOutbound(netnsFd: number, destination: Endpoint, source: Address | undefined): net.Socket;
   /** An unconnected socket for the app's side of an inbound connection; the app will see `client` as its peer. */
   openInbound(netnsFd: number, destination: Endpoint, client: Endpoint): net.Socket;
+  /**
+   * Whether the socket's peer is reset when this process dies with it open (SO_LINGER with no time): an app must not take
+   * a killed agent for the end of what it was reading. Opened sockets begin with it, accepted ones without.
+   */
+  setResetOnDeath(socket: net.Socket, on: boolean): void;
   close(): void;
 }
 
@@ -39,6 +44,11 @@ export function descriptorOf(socket: net.Socket): number {
 export function peerUid(socket: net.Socket): number {
   const credentials = addon.socketOption(descriptorOf(socket), SOL_SOCKET, SO_PEERCRED, 12);
   return new DataView(credentials.buffer, credentials.byteOffset, 12).getUint32(4, true);
+}
+
+/** A new descriptor of the same socket, close-on-exec. */
+export function duplicate(fd: number): number {
+  return addon.duplicate(fd);
 }
 
 function u32(value: number): Uint8Array {
@@ -66,7 +76,12 @@ interface AdoptOptions extends net.SocketConstructorOpts {
   noDelay: boolean;
 }
 
+/** struct linger: l_onoff, l_linger. */
+const lingerNone = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0);
+const lingerReset = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
+
 function adopt(fd: number): net.Socket {
+  addon.setSocketOption(fd, SOL_SOCKET, SO_LINGER, lingerReset);
   const options: AdoptOptions = { fd, allowHalfOpen: true, pauseOnCreate: true, noDelay: true };
   return new net.Socket(options);
 }
@@ -120,6 +135,8 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
         }),
       );
     },
+    setResetOnDeath: (socket, on) =>
+      addon.setSocketOption(descriptorOf(socket), SOL_SOCKET, SO_LINGER, on ? lingerReset : lingerNone),
     close: () => {
       addon.close(peers);
       addon.close(owned);

@@ -48,12 +48,10 @@ export function decodeAddress(bytes: Uint8Array): Address {
  * @returns the canonical form, or undefined if it is not a block
  */
 export function parseCidr(text: string): Cidr | undefined {
-  if (!ipaddr.isValidCIDR(text) || text.includes('%')) return undefined;
+  if (!ipaddr.isValidCIDR(text) || parseAddress(text.slice(0, text.indexOf('/'))) === undefined) return undefined;
   const [address, bits] = ipaddr.parseCIDR(text);
   const network =
-    address.kind() === 'ipv4'
-      ? ipaddr.IPv4.networkAddressFromCIDR(text)
-      : ipaddr.IPv6.networkAddressFromCIDR(text);
+    address.kind() === 'ipv4' ? ipaddr.IPv4.networkAddressFromCIDR(text) : ipaddr.IPv6.networkAddressFromCIDR(text);
   if (network.toString() !== address.toString()) return undefined;
   return `${address.toString()}/${bits}` as Cidr;
 }
@@ -67,5 +65,7 @@ export function encodeCidr(cidr: Cidr): { address: Uint8Array; bits: number } {
 
 /** `10.0.0.1:80` or `[fd00::1]:80`. */
 export function formatEndpoint(endpoint: Endpoint): string {
-  return familyOf(endpoint.address) === 6 ? `[${endpoint.address}]:${endpoint.port}` : `${endpoint.address}:${endpoint.port}`;
+  return familyOf(endpoint.address) === 6
+    ? `[${endpoint.address}]:${endpoint.port}`
+    : `${endpoint.address}:${endpoint.port}`;
 }

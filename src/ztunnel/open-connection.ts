@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { Endpoint } from '../mesh/index.ts';
 import { type EndReason, reasonOfDial, reasonOfLeg } from './errors.ts';
+import type { PodSockets } from './ports.ts';
 import { probeSocket, Relay, resetSocket } from './relay.ts';
 
 /** Nothing sent for this long: the kernel asks whether the other end still lives. */
@@ -32,12 +33,15 @@ export class OpenConnection {
   readonly over: Promise<ConnectionRecord>;
 
   #state: State = { name: 'accepted' };
+  readonly #sockets: Pick<PodSockets, 'setResetOnDeath'>;
   readonly #since = performance.now();
   #finish: (record: ConnectionRecord) => void = () => {};
   readonly #onClientError = (error: Error): void => this.#clientFailed(error);
 
-  constructor(client: Socket) {
+  constructor(client: Socket, sockets: Pick<PodSockets, 'setResetOnDeath'>) {
     this.client = client;
+    this.#sockets = sockets;
+    sockets.setResetOnDeath(client, true);
     this.over = new Promise((resolve) => {
       this.#finish = resolve;
     });
@@ -95,7 +99,7 @@ export class OpenConnection {
   /** Joins the two legs after `dial`, until both are closed. */
   async relay(): Promise<void> {
     if (this.#state.name !== 'connected') return;
-    const relay = new Relay(this.client, this.#state.server);
+    const relay = new Relay(this.client, this.#state.server, (leg) => this.#sockets.setResetOnDeath(leg, false));
     this.client.off('error', this.#onClientError);
     this.#set({ name: 'relaying', relay });
     const record = await relay.over;

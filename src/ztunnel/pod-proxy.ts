@@ -109,7 +109,7 @@ export class PodProxy {
   }
 
   #accepted(netnsFd: number, port: number, client: Socket): void {
-    const connection = new OpenConnection(client);
+    const connection = new OpenConnection(client, this.#deps.sockets);
     this.#open.add(connection);
     this.#deps.opened();
     void connection.over.then((record) => this.#over(connection, record));

@@ -9,6 +9,11 @@ export interface PodSockets {
   openOutbound(netnsFd: number, destination: Endpoint, source: Address | undefined): Socket;
   /** The same for the app's side of an inbound connection; the app will see `client` as its peer. */
   openInbound(netnsFd: number, destination: Endpoint, client: Endpoint): Socket;
+  /**
+   * Whether the socket's peer is reset when this process dies with it open: an app must not take a killed agent for the
+   * end of what it was reading. Opened sockets begin with it, accepted ones without.
+   */
+  setResetOnDeath(socket: Socket, on: boolean): void;
 }
 
 /** Where the room says what an operator should know. */

@@ -21,11 +21,14 @@ export class Relay {
   readonly #client: Leg;
   readonly #server: Leg;
   readonly #since = performance.now();
+  readonly #beforeEnd: (socket: Socket) => void;
   #reason: EndReason | undefined;
   #closed = 0;
   #resolve: (record: RelayRecord) => void = () => {};
 
-  constructor(client: Socket, server: Socket) {
+  /** @param beforeEnd called with a leg when everything it is given has been flushed and its end is next */
+  constructor(client: Socket, server: Socket, beforeEnd: (socket: Socket) => void = () => {}) {
+    this.#beforeEnd = beforeEnd;
     this.over = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -56,6 +59,13 @@ export class Relay {
   probe(): void {
     probeLeg(this.#client);
     probeLeg(this.#server);
+  }
+
+  /** A leg's own report: its peer has said that it will send no more, and the other leg has passed on all of it. */
+  passedOn(leg: Leg): void {
+    if (leg.to.destroyed) return;
+    this.#beforeEnd(leg.to);
+    leg.to.end();
   }
 
   /** A leg's own report: it failed. */
@@ -170,8 +180,8 @@ function onEnd(this: JoinedSocket): void {
   const leg = this[LEG];
   const to = leg.to;
   leg.ended = true;
-  if (to.writableLength === 0) to.end();
-  else to.write(NOTHING, (error) => error ?? to.end());
+  if (to.writableLength === 0) leg.relay.passedOn(leg);
+  else to.write(NOTHING, (error) => error ?? leg.relay.passedOn(leg));
 }
 
 function onError(this: JoinedSocket, error: Error): void {

@@ -1,5 +1,5 @@
 /** What is attached, loaded, pinned, configured and listening, as comparable text: to show that an agent has left nothing. */
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { command, shellIn } from './command.ts';
 import type { LabNode } from './node.ts';
@@ -40,8 +40,9 @@ async function bpftool(...argv: readonly string[]): Promise<Row[]> {
   return Array.isArray(rows) ? (rows as Row[]) : [];
 }
 
+/** Empty for a directory that is not there: `culvert uninstall` removes the run directory. */
 function below(directory: string): string[] {
-  return readdirSync(directory, { recursive: true, encoding: 'utf8' }).sort();
+  return !existsSync(directory) ? [] : readdirSync(directory, { recursive: true, encoding: 'utf8' }).sort();
 }
 
 /** Takes stock of a node. */

@@ -31,5 +31,6 @@ const sockets: PodSockets = {
   },
   openOutbound: () => new Socket({ allowHalfOpen: true }),
   openInbound: () => new Socket({ allowHalfOpen: true }),
+  setResetOnDeath: () => undefined,
 };
 runTunnelWorker({ port: parentPort, sockets }, data);

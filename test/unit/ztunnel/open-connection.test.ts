@@ -40,7 +40,7 @@ async function silent(t: { teardown(run: () => void): void }): Promise<Endpoint 
 test('gives up dialling when the client resets', async (t) => {
   const [client, accepted] = await pair();
   const destination = await silent(t);
-  const connection = new OpenConnection(accepted);
+  const connection = new OpenConnection(accepted, { setResetOnDeath: () => undefined });
   const server = new Socket({ allowHalfOpen: true });
   const dialled = connection.dial(server, destination);
   client.write('early');
@@ -55,7 +55,7 @@ test('gives up dialling when the client resets', async (t) => {
 test('dials on when the client half-closes', async (t) => {
   const [client, accepted] = await pair();
   const destination = await silent(t);
-  const connection = new OpenConnection(accepted);
+  const connection = new OpenConnection(accepted, { setResetOnDeath: () => undefined });
   const server = new Socket({ allowHalfOpen: true });
   void connection.dial(server, destination);
   client.end('all of it');
@@ -73,7 +73,7 @@ test('a refused dial resets the client', async (t) => {
   const [client, accepted] = await pair();
   const destination = await silent(t);
   const clientEnding = ending(client);
-  const connection = new OpenConnection(accepted);
+  const connection = new OpenConnection(accepted, { setResetOnDeath: () => undefined });
   destination.open();
   t.false(await connection.dial(new Socket({ allowHalfOpen: true }), destination));
   t.is((await clientEnding).how, 'ECONNRESET');

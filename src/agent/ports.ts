@@ -1,0 +1,119 @@
+/**
+ * What the agent asks of other rooms. The adapters live in src/kernel and src/ztunnel and fit by shape;
+ * test/contract holds one suite per port.
+ */
+import type { Socket } from 'node:net';
+import type { Endpoint, NetnsCookie, Pod } from '../mesh/index.ts';
+
+/** A pod made ready: its listeners exist, nothing is captured yet. */
+export interface PreparedPod {
+  readonly cookie: NetnsCookie;
+  /** Open descriptor of the pod's network namespace; belongs to the kernel room. */
+  readonly netnsFd: number;
+  /** The listeners' descriptors belong to the kernel room; whoever serves one duplicates it. */
+  readonly listeners: ReadonlyArray<{ readonly port: number; readonly slot: number; readonly fd: number }>;
+}
+
+/** The kernel's side of a pod. Every method throws an error with a closed `code`. */
+export interface PodKernel {
+  /** Opens the pod's namespace and listeners. Idempotent; on failure everything it made is undone. */
+  prepare(pod: Pod): PreparedPod;
+  /** Captures the pod's new connections; for a pod already captured, replaces its addresses and exclusions. */
+  capture(pod: Pod, cookie: NetnsCookie): void;
+  /** New connections are no longer captured; resolves when the hand-overs under way have finished. Idempotent. */
+  release(cookie: NetnsCookie): Promise<void>;
+  /** Of a pod that is no longer captured: closes listeners and the namespace's descriptor and deletes what maps still hold. Idempotent. */
+  close(cookie: NetnsCookie): void;
+  /**
+   * `gone`: the path no longer leads to this namespace; `reopened`: something in it had been taken away and is back, the tunnel must serve again.
+   * May be asked for a pod that this process has not prepared: then `live` or `gone`.
+   */
+  check(pod: Pod, cookie: NetnsCookie): 'live' | 'gone' | 'reopened';
+}
+
+/** The kernel's side of the node as a whole. */
+export interface KernelUpkeep {
+  /** Which of our programs do not run any more. Empty when all is well. */
+  faults(): ReadonlyArray<{ readonly name: string; readonly fault: string }>;
+  /** Attaches again what `faults` names. */
+  mend(): void;
+  /** Deletes what was lost half-way. */
+  sweep(): void;
+  /** What an operator should be told of, since the last call. */
+  events(): ReadonlyArray<{
+    readonly cookie: NetnsCookie;
+    readonly reason: string;
+    readonly client: Endpoint;
+    readonly server: Endpoint;
+  }>;
+  /** How often the kernel did something, by pod and reason. */
+  counts(): ReadonlyArray<{ readonly cookie: NetnsCookie; readonly reason: string; readonly count: number }>;
+}
+
+/** Pods that pins of an earlier agent still capture. */
+export interface CapturedPods {
+  captured(): readonly NetnsCookie[];
+}
+
+/** Credentials of a unix socket's other end (SO_PEERCRED). */
+export interface PeerCredentials {
+  peerUid(socket: Socket): number;
+}
+
+/** The workers that relay, seen from the main thread. */
+export interface Tunnel {
+  /** Idempotent; resolves when every worker listens for the pod. A changed pod or listener replaces the old one. */
+  serve(pod: Pod, prepared: PreparedPod): Promise<void>;
+  /**
+   * No further connection is accepted for the pod; open ones live on. Resolves when nothing more will be dialled
+   * through the pod's `netnsFd`, which is closed next. Idempotent.
+   */
+  stopAccepting(cookie: NetnsCookie): Promise<void>;
+  /** Stops accepting and resets what is open: the namespace is gone. Idempotent. */
+  drop(cookie: NetnsCookie): Promise<void>;
+  status(): TunnelStatus;
+  /** Stops accepting, waits at most `deadlineMs` for open connections, then resets the rest. */
+  shutdown(deadlineMs: number): Promise<void>;
+}
+
+export interface WorkerStatus {
+  readonly slot: number;
+  /** `paused`: accepts nothing for want of descriptors. */
+  readonly state: 'starting' | 'serving' | 'paused' | 'stopped';
+  readonly openConnections: number;
+  /** How often this slot's worker has been started again. */
+  readonly restarts: number;
+  /** How often it stopped accepting for want of descriptors. */
+  readonly descriptorStops: number;
+}
+
+export interface TunnelStatus {
+  readonly workers: readonly WorkerStatus[];
+  /** Open connections by pod. */
+  readonly openConnections: ReadonlyMap<NetnsCookie, number>;
+  /** Since the agent started. */
+  readonly totals: {
+    readonly accepted: number;
+    readonly closed: number;
+    /** Accepted, but the other leg could not be dialled. */
+    readonly failed: number;
+    /** Accepted without an original destination, so reset. */
+    readonly unattributed: number;
+  };
+  /** How many connections ended for which reason, since the agent started. */
+  readonly ended: Readonly<Record<string, number>>;
+  readonly descriptors: { readonly open: number; readonly limit: number };
+}
+
+/** Time, so that tests need not wait for it. */
+export interface Clock {
+  /** Milliseconds since the epoch. */
+  now(): number;
+  /** Calls `run` every `ms` until `stop`. Does not keep the process alive. */
+  every(ms: number, run: () => void): { stop(): void };
+}
+
+/** Tells of names that appear in or vanish from a directory. May miss some: only a hint. */
+export interface DirectoryWatch {
+  watch(directory: string, changed: (name: string | undefined) => void): { close(): void };
+}

@@ -1,0 +1,62 @@
+import { callAgent, runDirectory, type StatusReply } from '../agent/index.ts';
+import { type ExitCode, exitCode, type Output } from './exit.ts';
+import { table } from './table.ts';
+
+/** `culvert status`: what the agent of this node does. */
+export async function status(options: { run: string; json: boolean }, output: Output): Promise<ExitCode> {
+  const reply = await callAgent<'status'>({ method: 'status' }, { path: runDirectory(options.run).socket });
+  output.out(options.json ? `${JSON.stringify(reply.status, undefined, 2)}\n` : formatStatus(reply.status));
+  return exitCode.ok;
+}
+
+/** The tables for people. */
+export function formatStatus(status: StatusReply): string {
+  const { agent, pods, workers, descriptors, totals, unclaimed } = status;
+  const parts = [
+    `agent ${agent.version}, process ${agent.pid}, ${agent.state}, started ${agent.startedAt}\n`,
+    pods.length === 0
+      ? 'no pod is enrolled\n'
+      : table(
+          ['NAMESPACE', 'POD', 'PATH', 'CONNECTIONS', 'ADDRESSES', 'NETNS'],
+          pods.map((pod) => [
+            pod.namespace,
+            pod.name,
+            pod.path,
+            String(pod.openConnections),
+            pod.addresses.join(','),
+            pod.error === undefined ? pod.netns : `${pod.netns}  (${pod.error})`,
+          ]),
+        ),
+    table(
+      ['WORKER', 'STATE', 'CONNECTIONS', 'RESTARTS', 'ACCEPT STOPS'],
+      workers.map((worker) => [
+        String(worker.slot),
+        worker.state,
+        String(worker.openConnections),
+        String(worker.restarts),
+        String(worker.descriptorStops),
+      ]),
+    ),
+    `connections: ${totals.accepted} accepted, ${totals.closed} closed, ${totals.failed} not dialled, ${totals.unattributed} without a destination\n` +
+      `descriptors: ${descriptors.open} of ${descriptors.limit}\n`,
+  ];
+  const uncaptured = pods.flatMap(uncapturedLine);
+  if (uncaptured.length > 0) parts.push(uncaptured.join(''));
+  if (unclaimed.length > 0) {
+    parts.push(
+      `refused: ${unclaimed.length} pods captured by an earlier agent and not enrolled again (netns cookies ${unclaimed.join(', ')})\n`,
+    );
+  }
+  return parts.join('\n');
+}
+
+/** Reasons of docs/kernel.md for traffic that went past the agent without anybody having asked for it. */
+const uncapturedReasons = ['nested_netns', 'raw_socket', 'rerouted'] as const;
+
+function uncapturedLine({ namespace, name, kernelEvents }: StatusReply['pods'][number]): string[] {
+  const seen = uncapturedReasons.flatMap((reason) => {
+    const count = kernelEvents[reason] ?? 0;
+    return count === 0 ? [] : [`${reason} ${count}`];
+  });
+  return seen.length === 0 ? [] : [`uncaptured: ${namespace}/${name}: ${seen.join(', ')}\n`];
+}

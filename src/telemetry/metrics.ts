@@ -1,0 +1,122 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+
+/** Numbers that others keep; asked for whenever the metrics are read. */
+export interface MetricSources {
+  enrolledPods?(): number;
+  openConnections?(): number;
+  workers?(): number;
+  /** Times that a worker stopped accepting for want of descriptors. */
+  descriptorStops?(): number;
+  descriptors?(): { readonly open: number; readonly limit: number };
+  /** Connections relayed since the agent started. */
+  openedConnections?(): number;
+  /** Connections ended since the agent started, by reason. */
+  endedConnections?(): Readonly<Record<string, number>>;
+  /** The kernel's counters summed over pods, by reason. */
+  kernelEvents?(): Readonly<Record<string, number>>;
+}
+
+/** All metrics of a node agent. Every label has a closed set of values, so the number of series is bounded. */
+export interface Metrics {
+  readonly enrolments: Counter<'result'>;
+  readonly withdrawals: Counter<'result'>;
+  readonly listenersReopened: Counter;
+  readonly requests: Counter<'method' | 'result'>;
+  /** Replaces what was given before, source by source. */
+  observe(sources: MetricSources): void;
+  /** Prometheus text format. */
+  text(): Promise<string>;
+}
+
+export interface MetricsOptions {
+  /** Adds the process's own metrics (memory, event loop, descriptors). Default: true. */
+  readonly process?: boolean;
+}
+
+export function openMetrics(options: MetricsOptions = {}): Metrics {
+  const registry = new Registry();
+  const registers = [registry];
+  let sources: MetricSources = {};
+
+  if (options.process ?? true) collectDefaultMetrics({ register: registry });
+
+  const gauge = (name: string, help: string, read: () => number | undefined): void => {
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        const value = read();
+        if (value !== undefined) this.set(value);
+      },
+    });
+  };
+  gauge('culvert_enrolled_pods', 'Pods that are enrolled on this node', () => sources.enrolledPods?.());
+  gauge('culvert_connections_open', 'Connections relayed at this moment', () => sources.openConnections?.());
+  gauge('culvert_workers', 'Tunnel workers that serve', () => sources.workers?.());
+  gauge('culvert_descriptors_open', 'Descriptors in use', () => sources.descriptors?.().open);
+  gauge('culvert_descriptors_limit', 'Descriptors that the process may use', () => sources.descriptors?.().limit);
+
+  /** A counter that somebody else keeps: set, not added to, whenever it is read. */
+  const mirror = (name: string, help: string, read: () => number | undefined): void => {
+    new Counter({
+      name,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(read() ?? 0);
+      },
+    });
+  };
+  mirror('culvert_connections_opened_total', 'Connections accepted', () => sources.openedConnections?.());
+  mirror('culvert_accept_stops_total', 'Times that a worker stopped accepting for want of descriptors', () =>
+    sources.descriptorStops?.(),
+  );
+  const byReason = (name: string, help: string, read: () => Readonly<Record<string, number>> | undefined): void => {
+    new Counter({
+      name,
+      help,
+      registers,
+      labelNames: ['reason'],
+      collect() {
+        this.reset();
+        for (const [reason, count] of Object.entries(read() ?? {})) this.labels(reason).inc(count);
+      },
+    });
+  };
+  byReason('culvert_connections_ended_total', 'Connections ended, by reason', () => sources.endedConnections?.());
+  byReason('culvert_kernel_events_total', 'What the kernel programs decided, by reason', () =>
+    sources.kernelEvents?.(),
+  );
+
+  return {
+    enrolments: new Counter({
+      name: 'culvert_enrolments_total',
+      help: 'Requests to enrol a pod, by result: enrolled, updated, unchanged, failed',
+      labelNames: ['result'],
+      registers,
+    }),
+    withdrawals: new Counter({
+      name: 'culvert_withdrawals_total',
+      help: 'Pods withdrawn, by result: withdrawn, unchanged, gone (its namespace vanished), failed',
+      labelNames: ['result'],
+      registers,
+    }),
+    listenersReopened: new Counter({
+      name: 'culvert_listeners_reopened_total',
+      help: 'Times that a dead listener of a pod was opened again',
+      registers,
+    }),
+    requests: new Counter({
+      name: 'culvert_socket_requests_total',
+      help: 'Requests on the agent socket, by method and result (ok, or the error code)',
+      labelNames: ['method', 'result'],
+      registers,
+    }),
+    observe(more) {
+      sources = { ...sources, ...more };
+    },
+    text: () => registry.metrics(),
+  };
+}

@@ -1,0 +1,145 @@
+import type { ExecutionContext, TestFn } from 'ava';
+import type { CapturedPods, PodKernel } from '../../src/agent/index.ts';
+import type { Pod } from '../../src/mesh/index.ts';
+
+/** A kernel to test, and a hand on the world around it. */
+export interface PodKernelSubject {
+  readonly kernel: PodKernel & CapturedPods;
+  /** A pod with a live namespace of its own. */
+  makePod(): Promise<Pod>;
+  /** Deletes the pod's namespace and what lies at its path. */
+  destroyNamespace(pod: Pod): Promise<void>;
+  /** Kills the agent's listeners in the pod, as `ss -K` does. */
+  killListeners(pod: Pod): Promise<void>;
+  /** The kernel of an agent that was started again: the first one holds nothing any more, its pins remain. */
+  restart(): Promise<PodKernel & CapturedPods>;
+  dispose(): Promise<void>;
+}
+
+/** What every PodKernel must hold to. */
+export function podKernelContract(test: TestFn, name: string, make: () => Promise<PodKernelSubject>): void {
+  const law = (title: string, run: (t: ExecutionContext, subject: PodKernelSubject) => Promise<void>) =>
+    test.serial(`${name} ${title}`, async (t) => {
+      const subject = await make();
+      try {
+        await run(t, subject);
+      } finally {
+        await subject.dispose();
+      }
+    });
+
+  law('prepares a pod without capturing it', async (t, { kernel, makePod }) => {
+    const prepared = kernel.prepare(await makePod());
+    t.true(prepared.netnsFd >= 0);
+    t.true(prepared.listeners.length > 0);
+    t.deepEqual([...new Set(prepared.listeners.map(({ port }) => port))].sort(), [15001, 15006]);
+    t.false(kernel.captured().includes(prepared.cookie));
+  });
+
+  law('prepares a pod twice with the same result', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const first = { ...kernel.prepare(pod) };
+    const second = kernel.prepare(pod);
+    t.is(second.cookie, first.cookie);
+    t.is(second.netnsFd, first.netnsFd);
+    t.deepEqual(second.listeners, first.listeners);
+  });
+
+  law('gives each pod a cookie of its own', async (t, { kernel, makePod }) => {
+    t.not(kernel.prepare(await makePod()).cookie, kernel.prepare(await makePod()).cookie);
+  });
+
+  law('refuses a path that leads to no namespace, with a code', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const error = t.throws(() => kernel.prepare({ ...pod, netns: '/dev/null/no-such-netns' }), { any: true });
+    t.is(typeof Reflect.get(Object(error), 'code'), 'string');
+  });
+
+  law('refuses to capture what is not prepared, with a code', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const { cookie } = kernel.prepare(pod);
+    kernel.close(cookie);
+    const error = t.throws(() => kernel.capture(pod, cookie), { any: true });
+    t.is(typeof Reflect.get(Object(error), 'code'), 'string');
+  });
+
+  law('captures a pod, also again with other data', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const { cookie } = kernel.prepare(pod);
+    kernel.capture(pod, cookie);
+    kernel.capture({ ...pod, exclusions: { ...pod.exclusions, outboundPorts: [25] } }, cookie);
+    t.true(kernel.captured().includes(cookie));
+    t.is(kernel.check(pod, cookie), 'live');
+  });
+
+  law(
+    'forgets a pod that was released and closed, and does so twice without complaint',
+    async (t, { kernel, makePod }) => {
+      const pod = await makePod();
+      const { cookie } = kernel.prepare(pod);
+      kernel.capture(pod, cookie);
+      await kernel.release(cookie);
+      kernel.close(cookie);
+      t.false(kernel.captured().includes(cookie));
+      await t.notThrowsAsync(() => kernel.release(cookie));
+      t.notThrows(() => kernel.close(cookie));
+    },
+  );
+
+  law('enrols a pod again after it was withdrawn', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const { cookie } = kernel.prepare(pod);
+    kernel.capture(pod, cookie);
+    await kernel.release(cookie);
+    kernel.close(cookie);
+    t.is(kernel.prepare(pod).cookie, cookie);
+    kernel.capture(pod, cookie);
+    t.true(kernel.captured().includes(cookie));
+  });
+
+  law('says that a namespace is gone, and cleans up after it', async (t, { kernel, makePod, destroyNamespace }) => {
+    const pod = await makePod();
+    const { cookie } = kernel.prepare(pod);
+    kernel.capture(pod, cookie);
+    await destroyNamespace(pod);
+    t.is(kernel.check(pod, cookie), 'gone');
+    await kernel.release(cookie);
+    kernel.close(cookie);
+    t.false(kernel.captured().includes(cookie));
+  });
+
+  law('opens dead listeners again and says so once', async (t, { kernel, makePod, killListeners }) => {
+    const pod = await makePod();
+    const { cookie } = kernel.prepare(pod);
+    kernel.capture(pod, cookie);
+    await killListeners(pod);
+    t.is(kernel.check(pod, cookie), 'reopened');
+    t.is(kernel.check(pod, cookie), 'live');
+  });
+
+  law('keeps a pod captured when the agent is started again', async (t, subject) => {
+    const pod = await subject.makePod();
+    const { cookie } = subject.kernel.prepare(pod);
+    subject.kernel.capture(pod, cookie);
+    const again = await subject.restart();
+    t.true(again.captured().includes(cookie));
+    t.is(again.check(pod, cookie), 'live');
+    t.is(again.prepare(pod).cookie, cookie);
+    again.capture(pod, cookie);
+    await again.release(cookie);
+    again.close(cookie);
+    t.false(again.captured().includes(cookie));
+  });
+
+  law('says of a pod that an earlier agent captured that it is gone, and forgets it unprepared', async (t, subject) => {
+    const pod = await subject.makePod();
+    const { cookie } = subject.kernel.prepare(pod);
+    subject.kernel.capture(pod, cookie);
+    const again = await subject.restart();
+    await subject.destroyNamespace(pod);
+    t.is(again.check(pod, cookie), 'gone');
+    await again.release(cookie);
+    again.close(cookie);
+    t.false(again.captured().includes(cookie));
+  });
+}

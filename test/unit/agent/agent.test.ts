@@ -1,0 +1,200 @@
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import test, { type ExecutionContext } from 'ava';
+import { Agent } from '../../../src/agent/agent.ts';
+import { callAgent, claimRunDirectory, systemClock, systemDirectories } from '../../../src/agent/index.ts';
+import { openMetrics, silentLog } from '../../../src/telemetry/index.ts';
+import { FakePodKernel } from '../../contract/fakes/pod-kernel.ts';
+import { pod } from '../../contract/fakes/pods.ts';
+import { FakeTunnel } from '../../contract/fakes/tunnel.ts';
+
+const uid = process.geteuid?.() ?? 0;
+
+function runPath(t: ExecutionContext): string {
+  const parent = mkdtempSync(join(tmpdir(), 'culvert-run-'));
+  t.teardown(() => rmSync(parent, { recursive: true }));
+  return join(parent, 'run');
+}
+
+function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1') {
+  const tunnel = new FakeTunnel();
+  const log = silentLog();
+  const claimed = claimRunDirectory(run, uid);
+  const agent = new Agent(
+    {
+      kernel: {
+        prepare: (each) => kernel.prepare(each),
+        capture: (each, cookie) => kernel.capture(each, cookie),
+        release: (cookie) => kernel.release(cookie),
+        close: (cookie) => kernel.close(cookie),
+        check: (each, cookie) => kernel.check(each, cookie),
+        captured: () => kernel.captured(),
+        peerUid: () => uid,
+        faults: () => [],
+        mend: () => undefined,
+        sweep: () => undefined,
+        events: () => [],
+        counts: () => [{ cookie: kernel.captured()[0] ?? (1n as never), reason: 'captured_outbound', count: 3 }],
+      },
+      tunnel,
+      clock: systemClock,
+      directories: systemDirectories(log),
+      log,
+      metrics: openMetrics({ process: false }),
+    },
+    { run: claimed, bootId, version: '0.0.1', uid, drainDeadlineMs: 50 },
+  );
+  return { agent, kernel, tunnel, path: claimed.socket };
+}
+
+test('serves requests from enrolment to metrics, and stops clean', async (t) => {
+  const run = runPath(t);
+  const { agent, kernel, tunnel, path } = setUp(run);
+  const cookie = kernel.addNamespace('/run/netns/a', 5n);
+  t.is(agent.state().kind, 'new');
+  await agent.start();
+  t.is(agent.state().kind, 'serving');
+  t.deepEqual(readdirSync(run).sort(), ['agent.lock', 'agent.sock', 'state.json']);
+  t.deepEqual(await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path }), {
+    ok: true,
+    result: 'enrolled',
+    netnsCookie: '5',
+  });
+  tunnel.connect(cookie);
+  const { status } = await callAgent<'status'>({ method: 'status' }, { path });
+  t.like(status.agent, { version: '0.0.1', state: 'serving', pid: process.pid });
+  t.like(status.pods[0], { uid: 'uid-a', path: 'enrolled', netnsCookie: '5', openConnections: 1 });
+  const { metrics } = await callAgent<'metrics'>({ method: 'metrics' }, { path });
+  for (const line of [
+    'culvert_enrolled_pods 1',
+    'culvert_connections_open 1',
+    'culvert_kernel_events_total{reason="captured_outbound"} 3',
+  ])
+    t.true(metrics.includes(line), line);
+  await agent.stop();
+  t.is(agent.state().kind, 'stopped');
+  t.deepEqual(tunnel.calls.at(-1), 'shutdown 50');
+  t.true(kernel.pins.has(cookie), 'what is captured stays captured');
+  t.false(existsSync(path));
+});
+
+test('stopping twice is stopping once', async (t) => {
+  const { agent, tunnel } = setUp(runPath(t));
+  await agent.start();
+  await Promise.all([agent.stop(), agent.stop()]);
+  t.is(tunnel.calls.filter((call) => call.startsWith('shutdown')).length, 1);
+});
+
+test('an agent that is started again serves its pods before its socket opens', async (t) => {
+  const run = runPath(t);
+  const first = setUp(run);
+  const cookie = first.kernel.addNamespace('/run/netns/a', 5n);
+  await first.agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path: first.path });
+  await first.agent.stop();
+
+  const second = setUp(run, new FakePodKernel(first.kernel));
+  const serve = second.tunnel.serve.bind(second.tunnel);
+  second.tunnel.serve = async (each, prepared) => {
+    t.false(existsSync(second.path));
+    await serve(each, prepared);
+  };
+  await second.agent.start();
+  t.true(second.tunnel.served.has(cookie));
+  const { status } = await callAgent<'status'>({ method: 'status' }, { path: second.path });
+  t.deepEqual(
+    status.pods.map(({ uid: each, path }) => [each, path]),
+    [['uid-a', 'enrolled']],
+  );
+  await second.agent.stop();
+});
+
+test('pods that nobody remembers stay captured and are told of, until they are enrolled again', async (t) => {
+  const run = runPath(t);
+  const first = setUp(run);
+  const cookie = first.kernel.addNamespace('/run/netns/a', 5n);
+  await first.agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path: first.path });
+  await first.agent.stop();
+  writeFileSync(join(run, 'state.json'), 'rotten');
+
+  const second = setUp(run, new FakePodKernel(first.kernel));
+  await second.agent.start();
+  const before = await callAgent<'status'>({ method: 'status' }, { path: second.path });
+  t.deepEqual([before.status.pods, before.status.unclaimed], [[], ['5']]);
+  t.true(second.kernel.pins.has(cookie));
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path: second.path });
+  const after = await callAgent<'status'>({ method: 'status' }, { path: second.path });
+  t.deepEqual([after.status.pods.length, after.status.unclaimed], [1, []]);
+  await second.agent.stop();
+});
+
+test('an agent that cannot open its socket gives its run directory up', async (t) => {
+  const run = runPath(t);
+  const first = setUp(run);
+  rmSync(run, { recursive: true });
+  await t.throwsAsync(first.agent.start(), { code: 'SOCKET_UNUSABLE' });
+  t.is(first.agent.state().kind, 'failed');
+  const second = setUp(run);
+  await second.agent.start();
+  await second.agent.stop();
+});
+
+test('a run directory belongs to one agent at a time, in this process', (t) => {
+  const run = runPath(t);
+  const claimed = claimRunDirectory(run, uid);
+  t.is(statSync(run).mode & 0o777, 0o700);
+  t.throws(() => claimRunDirectory(run, uid), { code: 'ALREADY_RUNNING', message: /--run/ });
+  claimed.release();
+  claimed.release();
+  claimRunDirectory(run, uid).release();
+});
+
+test('a run directory belongs to one agent at a time, among processes, and a killed one gives it up', async (t) => {
+  const run = runPath(t);
+  const script = join(run, '..', 'holder.mjs');
+  const room = new URL('../../../src/agent/index.ts', import.meta.url);
+  writeFileSync(
+    script,
+    `import { claimRunDirectory } from ${JSON.stringify(room.href)};
+    globalThis.held = claimRunDirectory(process.argv[2], ${uid});
+    process.on('message', () => {});
+    process.send('held');`,
+  );
+  const holder = fork(script, [run], { execArgv: [] });
+  await once(holder, 'message');
+  t.throws(() => claimRunDirectory(run, uid), { code: 'ALREADY_RUNNING' });
+  holder.kill('SIGKILL');
+  await once(holder, 'exit');
+  t.notThrows(() => claimRunDirectory(run, uid).release());
+});
+
+test('a run directory that others can write to is refused', (t) => {
+  const run = runPath(t);
+  claimRunDirectory(run, uid).release();
+  chmodSync(run, 0o777);
+  t.throws(() => claimRunDirectory(run, uid), { code: 'RUN_UNUSABLE', message: /mode 0700/ });
+});
+
+test('a run directory that is a file, or too long for a socket, is refused', (t) => {
+  const run = runPath(t);
+  writeFileSync(run, '');
+  t.throws(() => claimRunDirectory(run, uid), { code: 'RUN_UNUSABLE' });
+  t.throws(() => claimRunDirectory(`/tmp/${'x'.repeat(100)}`, uid), { code: 'RUN_UNUSABLE', message: /shorter/ });
+});
+
+test("removing a run directory leaves what is not the agent's", async (t) => {
+  const run = runPath(t);
+  const { agent } = setUp(run);
+  await agent.start();
+  await agent.stop();
+  writeFileSync(join(run, 'other'), '');
+  claimRunDirectory(run, uid).remove();
+  t.deepEqual(readdirSync(run), ['other']);
+  rmSync(join(run, 'other'));
+  claimRunDirectory(run, uid).remove();
+  t.false(existsSync(run));
+});

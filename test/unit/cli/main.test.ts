@@ -1,0 +1,169 @@
+import { EventEmitter } from 'node:events';
+import test from 'ava';
+import { agent } from '../../../src/cli/agent.ts';
+import { main } from '../../../src/cli/main.ts';
+import { preflight } from '../../../src/cli/preflight.ts';
+import { formatStatus } from '../../../src/cli/status.ts';
+import { table } from '../../../src/cli/table.ts';
+import { uninstall } from '../../../src/cli/uninstall.ts';
+
+function capture() {
+  const written = { out: '', error: '' };
+  const output = {
+    out(text: string) {
+      written.out += text;
+    },
+    error(text: string) {
+      written.error += text;
+    },
+  };
+  return { written, output };
+}
+
+const enrolment = [
+  '--uid',
+  'a',
+  '--name',
+  'web',
+  '--namespace',
+  'shop',
+  '--netns',
+  '/run/netns/a',
+  '--address',
+  '10.0.0.1',
+];
+
+for (const [title, args, sentence] of [
+  ['no command', [], /name a command/],
+  ['an unknown command', ['fly'], /unknown command 'fly'/],
+  ['an unknown option', ['status', '--loud'], /unknown option '--loud'/],
+  ['an argument too many', ['status', 'x'], /too many arguments/],
+  ['no uid', ['withdraw'], /missing required argument 'uid'/],
+  ['half an enrolment', ['enrol', '--uid', 'a'], /required option/],
+  ['workers that are no number', ['agent', '--workers', 'all'], /whole number from 1 to 64/],
+  ['too many workers', ['agent', '--workers', '65'], /whole number from 1 to 64/],
+  ['an unknown log level', ['agent', '--log-level', 'loud'], /Allowed choices/],
+  ['a port that is none', ['enrol', ...enrolment, '--exclude-outbound-ports', '80,x'], /whole number from 1 to 65535/],
+  [
+    'a block that is none',
+    ['enrol', ...enrolment, '--exclude-outbound-cidrs', '10.0.0.1/8'],
+    /excludeOutboundCidrs\[0\]/,
+  ],
+  ['a name that is none', ['enrol', ...enrolment, '--service-account', 'A B'], /serviceAccount: must be/],
+] as Array<[string, string[], RegExp]>)
+  test(`${title} is a usage error of one sentence`, async (t) => {
+    const { written, output } = capture();
+    t.is(await main(args, output), 2);
+    t.regex(written.error, sentence);
+    t.regex(written.error, /^culvert: .*\n$/);
+    t.is(written.out, '');
+  });
+
+test('help is no error', async (t) => {
+  const { written, output } = capture();
+  t.is(await main(['--help'], output), 0);
+  for (const name of ['agent', 'enrol', 'withdraw', 'status', 'preflight', 'uninstall'])
+    t.true(written.out.includes(name));
+});
+
+test('without an agent the command says so and fails', async (t) => {
+  const { written, output } = capture();
+  t.is(await main(['status', '--run', '/nowhere'], output), 1);
+  t.regex(written.error, /^culvert: no agent answers at \/nowhere\/agent\.sock .*\n$/);
+});
+
+test('the preflight report fails when a check has failed, not when one warns', async (t) => {
+  const options = { cgroup: '/c', bpffs: '/b', json: false };
+  const warned = capture();
+  const warning = { check: 'kernel', result: 'warning' as const, detail: 'old' };
+  t.is(await preflight({ preflight: async () => [warning] }, options, warned.output), 0);
+  t.regex(warned.written.out, /kernel +warning +old/);
+  const failed = capture();
+  const failure = { check: 'BTF', result: 'failed' as const, detail: 'missing' };
+  t.is(await preflight({ preflight: async () => [warning, failure] }, { ...options, json: true }, failed.output), 1);
+  t.deepEqual(JSON.parse(failed.written.out), { fit: false, checks: [warning, failure] });
+});
+
+test('uninstall tells what it removed', async (t) => {
+  const { written, output } = capture();
+  const options = { cgroup: '/c', bpffs: '/b', run: '/r', json: false };
+  t.is(await uninstall({ uninstall: async () => ['/b/culvert/v1/links/on_connect4'] }, options, output), 0);
+  t.is(written.out, 'removed /b/culvert/v1/links/on_connect4\n');
+});
+
+test('a table keeps its columns, and control characters out of the terminal', (t) => {
+  t.is(table(['A', 'LONG'], [['xyz', 'b\u001b[31m']]), 'A    LONG\nxyz  b?[31m\n');
+});
+
+test('the status table names each pod, its path and why it is refused', (t) => {
+  const text = formatStatus({
+    agent: { version: '1', pid: 7, state: 'serving', startedAt: '2026-01-01T00:00:00.000Z' },
+    pods: [
+      {
+        uid: 'a',
+        name: 'web-0',
+        namespace: 'shop',
+        netns: '/run/netns/a',
+        addresses: ['10.0.0.1'],
+        path: 'enrolled',
+        openConnections: 3,
+        kernelEvents: { captured_outbound: 3, raw_socket: 2, nested_netns: 1 },
+      },
+      {
+        uid: 'b',
+        name: 'db-0',
+        namespace: 'shop',
+        netns: '/run/netns/b',
+        addresses: [],
+        path: 'failed',
+        error: 'boom',
+        openConnections: 0,
+        kernelEvents: {},
+      },
+    ],
+    unclaimed: ['9'],
+    workers: [{ slot: 0, state: 'serving', openConnections: 3, restarts: 0, descriptorStops: 0 }],
+    totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0 },
+    ended: {},
+    descriptors: { open: 12, limit: 1024 },
+  });
+  t.regex(text, /shop +web-0 +enrolled +3 +10\.0\.0\.1 +\/run\/netns\/a/);
+  t.regex(text, /shop +db-0 +failed .*\(boom\)/);
+  t.regex(text, /12 of 1024/);
+  t.regex(text, /refused: 1 pods .*9/);
+});
+
+test('the first signal drains, and the agent ends well', async (t) => {
+  const signals = new EventEmitter();
+  const started = Promise.withResolvers<void>();
+  let stopped = false;
+  const running = {
+    start: async () => started.resolve(),
+    stop: async () => {
+      stopped = true;
+    },
+  };
+  const ended = agent(running, signals);
+  await started.promise;
+  signals.emit('SIGTERM');
+  t.is(await ended, 0);
+  t.true(stopped);
+  t.is(signals.listenerCount('SIGTERM') + signals.listenerCount('SIGINT'), 0);
+});
+
+test('the second signal ends the agent at once, however long the drain', async (t) => {
+  const signals = new EventEmitter();
+  const stopping = Promise.withResolvers<void>();
+  const running = {
+    start: async () => undefined,
+    stop: () => {
+      stopping.resolve();
+      return new Promise<void>(() => undefined);
+    },
+  };
+  const ended = agent(running, signals);
+  signals.emit('SIGTERM');
+  await stopping.promise;
+  signals.emit('SIGTERM');
+  t.is(await ended, 1);
+});
