@@ -6,9 +6,6 @@
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
 
-/* Whether the kernel has multipath TCP, found out by the loader: the helper is refused where it has not. */
-const volatile __u8 has_mptcp SEC(".rodata") __weak = 0;
-
 struct in4 {
 	__u16 family;
 	__u16 port;
@@ -49,23 +46,6 @@ static __always_inline void local_bind(struct bpf_sock_addr *ctx, const struct i
 	 */
 }
 
-/* MPTCP: connect runs on the subflow, getpeername asks the parent socket. */
-static __always_inline void parent_tell(struct bpf_sock_addr *ctx, const struct endpoint *destination)
-{
-	struct peer peer = {.kind = PEER_ASKED, .endpoint = *destination};
-	struct peer *kept;
-	void *parent;
-
-	if (!has_mptcp)
-		return;
-	parent = bpf_skc_to_mptcp_sock(ctx->sk);
-	if (!parent)
-		return;
-	kept = bpf_sk_storage_get(&peers, parent, &peer, BPF_SK_STORAGE_GET_F_CREATE);
-	if (kept)
-		*kept = peer;
-}
-
 static __always_inline enum verdict connect_lead(struct bpf_sock_addr *ctx, struct intent *intent, int hook)
 {
 	switch (capture_decide(ctx, intent)) {
@@ -76,7 +56,6 @@ static __always_inline enum verdict connect_lead(struct bpf_sock_addr *ctx, stru
 	case CAPTURE_LED:
 		break;
 	}
-	parent_tell(ctx, &intent->destination);
 	if (intent->bind)
 		local_bind(ctx, intent, hook);
 	ctx->user_port = bpf_htons(intent->target.port);

@@ -6,6 +6,7 @@
 #ifndef CULVERT_CAPTURE_H
 #define CULVERT_CAPTURE_H
 
+#include "asked.h"
 #include "caller.h"
 
 #define PROTOCOL_TCP 6
@@ -80,7 +81,6 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 	struct pod *pod = pod_find(netns);
 	const struct address *own;
 	struct peer peer = {.kind = PEER_ASKED};
-	struct peer *kept;
 	int v4 = address_is_v4(&intent->destination.address);
 
 	if (!pod)
@@ -88,8 +88,7 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 												   : CAPTURE_REFUSED;
 	if (bpf_sk_storage_get(&owned, ctx->sk, 0, 0))
 		return CAPTURE_NONE;
-	/* A socket that connects again must not show what it asked for before. */
-	bpf_sk_storage_delete(&peers, ctx->sk);
+	asked_forget(ctx);
 	if (pod->flags & POD_WITHDRAWING)
 		return CAPTURE_NONE;
 	caller_remember(netns);
@@ -111,8 +110,7 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 		peer.flags |= PEER_BOUND_ADDRESS;
 	if (ctx->sk->bound_dev_if)
 		peer.flags |= PEER_BOUND_DEVICE;
-	kept = bpf_sk_storage_get(&peers, ctx->sk, &peer, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!kept) {
+	if (!asked_keep(ctx, &peer)) {
 		verdict_refuse(netns, REASON_NO_MEMORY, ERRNO_NOMEM, &intent->source, &intent->destination);
 		return CAPTURE_REFUSED;
 	}
