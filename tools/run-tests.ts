@@ -33,15 +33,19 @@ const COUNTS: Array<[pattern: RegExp, field: keyof Tally]> = [
 export class Reckoning {
   readonly tally: Tally = { passed: 0, failed: 0, skipped: 0 };
   #begun = false;
+  #ticks = 0;
 
   add(line: string): void {
     const text = line.trim();
+    // When a test has failed, AVA does not say how many have passed.
+    if (/^[✔√] /.test(text)) this.#ticks += 1;
     if (text === '\u2500') this.#begun = true;
     if (!this.#begun) return;
     for (const [pattern, field] of COUNTS) {
       const count = pattern.exec(text)?.[1];
       if (count !== undefined) this.tally[field] += Number(count);
     }
+    this.tally.passed = Math.max(this.tally.passed, this.#ticks);
   }
 }
 

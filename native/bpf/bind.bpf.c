@@ -9,6 +9,8 @@
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
 
+#define SOCKET_STREAM 1
+
 static __always_inline enum verdict bind_check(struct bpf_sock_addr *ctx)
 {
 	__u16 port = bpf_ntohs(ctx->user_port);
@@ -18,6 +20,9 @@ static __always_inline enum verdict bind_check(struct bpf_sock_addr *ctx)
 
 	if (port != AGENT_PORT_OUTBOUND && port != AGENT_PORT_INBOUND && port != AGENT_PORT_HBONE &&
 		port != AGENT_PORT_DNS)
+		return VERDICT_ALLOW;
+	/* Of UDP, only names are the agent's business. */
+	if (ctx->type != SOCKET_STREAM && port != AGENT_PORT_DNS)
 		return VERDICT_ALLOW;
 	netns = bpf_get_netns_cookie(ctx);
 	if (!pod_find(netns) || (ctx->sk && bpf_sk_storage_get(&owned, ctx->sk, 0, 0)))

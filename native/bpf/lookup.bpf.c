@@ -36,37 +36,49 @@ static __always_inline int refuse(const struct connection *connection, enum reas
 	return SK_DROP;
 }
 
+/* A search for a live listener, from one worker's slot on. */
+struct search {
+	struct bpf_sk_lookup *ctx;
+	struct listener key;
+	__u32 first;
+	__u32 workers;
+	int assigned;
+};
+
+/* Step of bpf_loop: 1 ends the search. */
+static long slot_try(__u32 step, void *data)
+{
+	struct search *search = data;
+	struct bpf_sock *listener;
+	long error;
+
+	search->key.slot = (search->first + step) % search->workers;
+	listener = bpf_map_lookup_elem(&listeners, &search->key);
+	if (!listener)
+		return 0;
+	error = bpf_sk_assign(search->ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+	bpf_sk_release(listener);
+	search->assigned = !error;
+	return !error;
+}
+
 /*
  * One slot per worker, chosen by the tuple so that a retransmitted SYN and the last ACK under SYN cookies find the same
  * one; the next live slot if a worker has just left. NO_REUSEPORT: a process of the pod with the agent's uid could
  * otherwise join the group and take its share.
+ *
+ * A loop that the verifier walks once, not once per slot: this program is loaded, and so verified, for every pod.
  */
 static __always_inline int listener_assign(
 	struct bpf_sk_lookup *ctx, const struct pod *pod, const struct connection *connection, __u32 port)
 {
-	struct listener key = {.netns = pod_netns, .port = port};
-	__u32 workers = pod->workers;
-	__u32 first;
+	struct search search = {.ctx = ctx, .key = {.netns = pod_netns, .port = port}, .workers = pod->workers};
 
-	if (!workers || workers > LIMIT_WORKERS)
+	if (!search.workers || search.workers > LIMIT_WORKERS)
 		return refuse(connection, REASON_NO_LISTENER);
-	first = (endpoint_hash(&connection->client) ^ endpoint_hash(&connection->server)) % workers;
-	for (__u32 i = 0; i < LIMIT_WORKERS; i++) {
-		struct bpf_sock *listener;
-		long error;
-
-		if (i >= workers)
-			break;
-		key.slot = (first + i) % workers;
-		listener = bpf_map_lookup_elem(&listeners, &key);
-		if (!listener)
-			continue;
-		error = bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
-		bpf_sk_release(listener);
-		if (!error)
-			return SK_PASS;
-	}
-	return refuse(connection, REASON_NO_LISTENER);
+	search.first = (endpoint_hash(&connection->client) ^ endpoint_hash(&connection->server)) % search.workers;
+	bpf_loop(search.workers, slot_try, &search, 0);
+	return search.assigned ? SK_PASS : refuse(connection, REASON_NO_LISTENER);
 }
 
 static __always_inline int port_is_agents(__u16 port)

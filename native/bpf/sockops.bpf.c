@@ -71,8 +71,9 @@ static __always_inline void connect_closed(struct bpf_sock_ops *ctx, struct bpf_
 	if (!peer_travels(peer))
 		return;
 	endpoints_read(ctx, &connection.client, &connection.server);
-	/* Answered with data, yet nobody of ours took the hand-over: something in the pod rerouted the packets. */
-	if (handover_forget(&connection) && ctx->bytes_received)
+	/* Answered with data, or data acknowledged (bytes_acked counts the SYN as one), yet nobody of ours took the
+	 * hand-over: something in the pod rerouted the packets. What waits in the agent's backlog does neither. */
+	if (handover_forget(&connection) && (ctx->bytes_received || ctx->bytes_acked > 1))
 		reason_report(netns, REASON_REROUTED, &connection.client, &peer->endpoint);
 }
 

@@ -243,11 +243,12 @@ export class Reconciler {
       this.#set({ kind: 'enrolled', pod, cookie });
       await this.#step('ENROL_FAILED', pod, 'write the state file', () => this.#save());
     } catch (error) {
-      for (const [name, run] of undo) await this.#quietly(pod, `undo: ${name}`, run);
+      const failure = await this.#undo(pod, undo);
       const left = this.#records.get(pod.uid);
       // An old sandbox that could not be withdrawn keeps its record; only the new namespace is given up.
       if (left !== undefined && left.kind !== 'enrolling' && left.cookie !== cookie) this.#owners.delete(cookie);
-      else this.#forget(pod.uid, cookie);
+      else if (failure === undefined) this.#forget(pod.uid, cookie);
+      else this.#set({ kind: 'withdrawing', pod, cookie, ending: 'stopAccepting', error: failure });
       await this.#saveQuietly();
       throw error;
     }
@@ -304,24 +305,26 @@ export class Reconciler {
 
   /**
    * Ends a pod's enrolment. If the kernel does not release a living pod, nothing has changed. After that there is no way
-   * back: every step is tried, and what failed is tried again at the next check.
+   * back: what failed is tried again at the next check. The namespace is closed only when the tunnel has let go of it: the
+   * descriptor's number may be another pod's in the next moment, and a worker must never dial there.
    */
   async #end(record: KnownPod, ending: Ending): Promise<void> {
     const { kernel, tunnel } = this.#deps;
     const { pod, cookie } = record;
     const failures: unknown[] = [];
-    const attempt = async (run: () => void | Promise<void>): Promise<void> => {
+    const attempt = async (run: () => void | Promise<void>): Promise<boolean> => {
       try {
         await this.#within(run);
+        return true;
       } catch (error) {
         failures.push(error);
+        return false;
       }
     };
     if (ending === 'stopAccepting' && record.kind !== 'withdrawing') await this.#within(() => kernel.release(cookie));
     else await attempt(() => kernel.release(cookie));
     this.#set({ kind: 'withdrawing', pod, cookie, ending });
-    await attempt(() => tunnel[ending](cookie));
-    await attempt(() => kernel.close(cookie));
+    if (await attempt(() => tunnel[ending](cookie))) await attempt(() => kernel.close(cookie));
     if (failures.length > 0) {
       const error = failures.map(messageOf).join('; ');
       this.#set({ kind: 'withdrawing', pod, cookie, ending, error });
@@ -458,6 +461,22 @@ export class Reconciler {
       const request = code === 'WITHDRAW_FAILED' ? 'withdraw' : 'enrol';
       throw new AgentError(code, `${request} ${pod.uid}: ${name}: ${messageOf(cause)}`, { cause });
     }
+  }
+
+  /** Undoes steps one after the other; the first that fails ends it, because each counts on the one before. */
+  async #undo(
+    pod: Pod,
+    steps: ReadonlyArray<readonly [string, () => void | Promise<void>]>,
+  ): Promise<string | undefined> {
+    for (const [name, run] of steps) {
+      try {
+        await this.#within(run);
+      } catch (error) {
+        this.#deps.log.error({ ...names(pod), step: `undo: ${name}`, error }, 'a step failed while another was undone');
+        return messageOf(error);
+      }
+    }
+    return undefined;
   }
 
   async #quietly(pod: Pod, step: string, run: () => void | Promise<void>): Promise<void> {

@@ -83,9 +83,13 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
   }
 }
 
-/** For each pod a namespace, a link and two listeners a worker; but never more than half of what there is. */
+/**
+ * For each pod a namespace, a link and two listeners a worker; but no more than an eighth of what there is, since a low
+ * limit is better spent on connections than on pods that may never come. Never more than half for all of it.
+ */
 function descriptorReserve(limit: number, workers: number): number {
-  return Math.min(OWN_DESCRIPTORS + MOST_PODS * (2 + 2 * workers), Math.floor(limit / 2));
+  const forPods = Math.min(MOST_PODS * (2 + 2 * workers), Math.floor(limit / 8));
+  return Math.min(OWN_DESCRIPTORS + forPods, Math.floor(limit / 2));
 }
 
 /** RLIMIT_NOFILE of this process, the soft one: Node raises it to the hard one as it starts. */

@@ -190,7 +190,8 @@ export class Pods {
       // Nothing tells of a handshake half-way, so its time is given in any case.
       await new Promise((resolve) => setTimeout(resolve, this.#options.handshakeGraceMs ?? 500));
       const deadline = Date.now() + (this.#options.handoverGraceMs ?? 1000);
-      while (this.#isReceiving(opened) && Date.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (this.#isReceiving(opened) && Date.now() < deadline)
+        await new Promise((resolve) => setTimeout(resolve, 10));
     }
     this.#detachLookup(opened);
   }

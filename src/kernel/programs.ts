@@ -1,4 +1,14 @@
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, rmSync, statfsSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { BpfLink, BpfMap, BpfObject } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
@@ -260,12 +270,17 @@ export function openPrograms(options: ProgramsOptions): Programs {
 export function removePrograms(bpffs: string, pinName = defaultPinName): string[] {
   const root = join(bpffs, pinName);
   if (!existsSync(root)) return [];
-  const pins = readdirSync(root, { recursive: true, withFileTypes: true })
+  const schemas = readdirSync(root)
+    .filter((name) => /^v\d+$/.test(name))
+    .map((name) => join(root, name));
+  const pins = schemas
+    .flatMap((schema) => readdirSync(schema, { recursive: true, withFileTypes: true }))
     .filter((entry) => !entry.isDirectory())
     .map((entry) => join(entry.parentPath, entry.name));
   const rank = (path: string): number => (path.includes('/links/on_connect') ? 0 : path.includes('/maps/') ? 2 : 1);
   pins.sort((a, b) => rank(a) - rank(b));
   for (const pin of pins) rmSync(pin);
-  rmSync(root, { recursive: true });
+  for (const schema of schemas) rmSync(schema, { recursive: true });
+  if (readdirSync(root).length === 0) rmdirSync(root);
   return pins;
 }

@@ -6,7 +6,7 @@ import * as addon from '../../native/addon/index.js';
 import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
 import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
 import { SO_LINGER, SO_PEERCRED, SOL_SOCKET } from './constants.ts';
-import { KernelError } from './errors.ts';
+import { errnoOf, KernelError } from './errors.ts';
 import { pinPaths } from './paths.ts';
 
 /** What a captured client asked for. */
@@ -57,16 +57,40 @@ function u32(value: number): Uint8Array {
   return bytes;
 }
 
-const loopback6 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1);
+/** The ports that the agent dials from where it has to choose: Linux's default ephemeral range. */
+const dialPorts = { first: 32_768, last: 60_999 } as const;
+/** A port can be in use by the pod without being shared; so many in a row are not chance. */
+const mostBindAttempts = 64;
 
 /**
- * Where the agent dials the app from. IPv4: anywhere in 127.64.0.0/10, so that one app can be dialled far more often
- * than one address has ports; a loopback address, so that TIME_WAIT ports are used again at once. IPv6 has ::1 alone.
+ * Where the agent dials an IPv4 app from: anywhere in 127.64.0.0/10, so that one app can be dialled far more often than
+ * one address has ports; a loopback address, so that TIME_WAIT ports are used again at once.
  */
-function dialSource(family: 4 | 6): Uint8Array {
-  if (family === 6) return loopback6;
+function dialSource4(): Uint8Array {
   const low = randomInt(1, 0x3fffff);
   return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 64 | (low >> 16), (low >> 8) & 0xff, low & 0xff);
+}
+
+/**
+ * A socket to dial an IPv6 app from: at the app's own address, with a port bound before connect.
+ *
+ * Not ::1: a reset that no socket sends (closed port, data after close) would be routed out of the pod's device to ::1 and
+ * never come back, because the kernel routes answers to ::1 strictly by the interface of arrival, which for the pod's own
+ * address is the pod's (tcp_v6_send_response; Linux 6.18), and the client would wait for ever.
+ * Not a port chosen at connect: that would leave each port in TIME_WAIT for a minute. A bound port with SO_REUSEADDR is
+ * used again at once. If a connection has the same port and destination, connect says EADDRNOTAVAIL: take another then.
+ */
+function open6(options: Omit<addon.SocketOptions, 'family' | 'bind'>, destination: Endpoint): number {
+  for (let attempt = 1; ; attempt += 1) {
+    const port = randomInt(dialPorts.first, dialPorts.last + 1);
+    if (port === destination.port) continue; // It would meet itself.
+    try {
+      const bind = { address: encodeAddress(destination.address), port };
+      return addon.socketOpen({ ...options, family: 6, bind, reusePort: true });
+    } catch (error) {
+      if (errnoOf(error) !== 'EADDRINUSE' || attempt >= mostBindAttempts) throw error;
+    }
+  }
 }
 
 /** Duplex options that Node honours for an adopted descriptor but does not declare. */
@@ -120,19 +144,16 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
         }),
       ),
     openInbound: (netnsFd, destination, client) => {
-      const family = familyOf(destination.address);
       const value = encodePeer({
         kind: peerKind.SPOKEN,
         flags: 0,
         endpoint: { address: { bytes: encodeAddress(client.address) }, port: client.port },
       });
+      const options = { netnsFd, storage: [tag, { map: peers, value }] };
       return adopt(
-        addon.socketOpen({
-          netnsFd,
-          family,
-          storage: [tag, { map: peers, value }],
-          bind: { address: dialSource(family), port: 0 },
-        }),
+        familyOf(destination.address) === 6
+          ? open6(options, destination)
+          : addon.socketOpen({ ...options, family: 4, bind: { address: dialSource4(), port: 0 } }),
       );
     },
     setResetOnDeath: (socket, on) =>

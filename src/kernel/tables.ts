@@ -95,10 +95,11 @@ export class Tables {
       ...exclusions.outboundCidrs.map((cidr) => ({ cidr, direction: direction.OUTBOUND })),
       ...exclusions.inboundCidrs.map((cidr) => ({ cidr, direction: direction.INBOUND })),
     ].map(({ cidr, direction }) => {
-      const { address, bits } = encodeCidr(cidr);
+      const { address, bits, family } = encodeCidr(cidr);
       return encodeExcludedCidr({
         prefixBits: EXCLUDED_CIDR_EXACT_BITS + bits,
         direction,
+        family,
         netnsLow: Number(cookie & 0xffffffffn),
         netnsHigh: Number(cookie >> 32n),
         address: { bytes: address },

@@ -13,6 +13,7 @@ export interface Endpoint {
 export type Cidr = string & { readonly brand: 'cidr' };
 
 const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+const MAPPED_PREFIX_BITS = 8 * MAPPED_PREFIX.length;
 
 /**
  * Parses an IP address.
@@ -45,7 +46,7 @@ export function decodeAddress(bytes: Uint8Array): Address {
 /**
  * Parses a CIDR block; host bits must be zero (a block written with host bits is almost always a mistake).
  *
- * @returns the canonical form, or undefined if it is not a block
+ * @returns the canonical form, or undefined if it is not a block; a block of IPv4-mapped addresses is written as IPv4
  */
 export function parseCidr(text: string): Cidr | undefined {
   if (!ipaddr.isValidCIDR(text) || parseAddress(text.slice(0, text.indexOf('/'))) === undefined) return undefined;
@@ -53,14 +54,20 @@ export function parseCidr(text: string): Cidr | undefined {
   const network =
     address.kind() === 'ipv4' ? ipaddr.IPv4.networkAddressFromCIDR(text) : ipaddr.IPv6.networkAddressFromCIDR(text);
   if (network.toString() !== address.toString()) return undefined;
+  if (address instanceof ipaddr.IPv6 && address.isIPv4MappedAddress() && bits >= MAPPED_PREFIX_BITS)
+    return `${address.toIPv4Address()}/${bits - MAPPED_PREFIX_BITS}` as Cidr;
   return `${address.toString()}/${bits}` as Cidr;
 }
 
 /** A block as 16 address bytes and the number of leading bits that count (IPv4 in v4-mapped form, so 96 more). */
-export function encodeCidr(cidr: Cidr): { address: Uint8Array; bits: number } {
+export function encodeCidr(cidr: Cidr): { address: Uint8Array; bits: number; family: 4 | 6 } {
   const [address, bits] = ipaddr.parseCIDR(cidr);
   const v4 = address.kind() === 'ipv4';
-  return { address: encodeAddress(address.toString() as Address), bits: v4 ? bits + 96 : bits };
+  return {
+    address: encodeAddress(address.toString() as Address),
+    bits: v4 ? bits + MAPPED_PREFIX_BITS : bits,
+    family: v4 ? 4 : 6,
+  };
 }
 
 /** `10.0.0.1:80` or `[fd00::1]:80`. */

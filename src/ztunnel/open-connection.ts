@@ -1,11 +1,13 @@
 import type { Socket } from 'node:net';
 import type { Endpoint } from '../mesh/index.ts';
-import { type EndReason, reasonOfDial, reasonOfLeg } from './errors.ts';
+import { type EndReason, errnoOf, reasonOfDial, reasonOfLeg } from './errors.ts';
 import type { PodSockets } from './ports.ts';
 import { probeSocket, Relay, resetSocket } from './relay.ts';
 
 /** Nothing sent for this long: the kernel asks whether the other end still lives. */
 export const KEEP_ALIVE_MS = 180_000;
+/** Source ports that are tried for one connection. */
+const MOST_SOURCES = 64;
 
 type State =
   | { readonly name: 'accepted' }
@@ -68,16 +70,30 @@ export class OpenConnection {
   /**
    * Connects the other leg; the kernel's own time-out decides how long that may take, as it would without the mesh.
    *
+   * @param another a further socket in place of one whose source port another connection has already
    * @returns whether the server answered; if not, the client has been reset
    */
-  async dial(server: Socket, destination: Endpoint): Promise<boolean> {
-    if (this.#state.name !== 'accepted') {
-      server.destroy();
-      return false;
+  async dial(server: Socket, destination: Endpoint, another?: () => Socket | EndReason): Promise<boolean> {
+    for (let attempt = 1; this.#state.name === 'accepted'; attempt += 1) {
+      const failure = await this.#connect(server, destination);
+      if (failure === undefined) return true;
+      const next = failure === 'source-taken' && attempt < MOST_SOURCES ? another?.() : failure;
+      if (next === undefined || typeof next === 'string') {
+        this.refuse(next === undefined || next === 'source-taken' ? 'dial-failed' : next);
+        return false;
+      }
+      server = next;
+      this.#set({ name: 'accepted' });
     }
-    const { promise, resolve } = Promise.withResolvers<EndReason | undefined>();
+    server.destroy();
+    return false;
+  }
+
+  async #connect(server: Socket, destination: Endpoint): Promise<EndReason | 'source-taken' | undefined> {
+    const { promise, resolve } = Promise.withResolvers<EndReason | 'source-taken' | undefined>();
     const onConnect = (): void => resolve(undefined);
-    const onError = (error: Error): void => resolve(reasonOfDial(error));
+    const onError = (error: Error): void =>
+      resolve(errnoOf(error) === 'EADDRNOTAVAIL' ? 'source-taken' : reasonOfDial(error));
     this.#set({ name: 'dialling', server, settle: resolve });
     server.on('connect', onConnect);
     server.on('error', onError);
@@ -88,12 +104,11 @@ export class OpenConnection {
     server.off('connect', onConnect);
     if (failure !== undefined) {
       server.destroy();
-      this.refuse(failure);
-      return false;
+      return failure;
     }
     server.off('error', onError);
     this.#set({ name: 'connected', server });
-    return true;
+    return undefined;
   }
 
   /** Joins the two legs after `dial`, until both are closed. */

@@ -133,7 +133,8 @@ export class PodProxy {
 async function listen(server: Server, listener: HandedListener | undefined, backlog: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen({ fd: listener?.fd, backlog }, () => {
+    // Given as an option, the backlog of a descriptor would be ignored, and listen(2) called with Node's own 511.
+    server.listen({ fd: listener?.fd }, backlog, () => {
       server.off('error', reject);
       resolve();
     });

@@ -139,7 +139,10 @@ export class TunnelWorkers {
     }
   }
 
-  /** No further connection is accepted for the pod; open ones live on. Idempotent. */
+  /**
+   * No further connection is accepted for the pod; open ones live on. Resolves when every worker has closed its listeners,
+   * after which none uses the pod's `netnsFd`: that happens only in the turn of the loop that accepts. Idempotent.
+   */
   async stopAccepting(cookie: NetnsCookie): Promise<void> {
     this.#pods.delete(cookie);
     await Promise.all(this.#seats.map((seat) => seat.tell({ kind: 'stop-accepting', cookie: String(cookie) })));
@@ -202,7 +205,8 @@ export class TunnelWorkers {
     const { cookie, netnsFd, listeners } = known.prepared;
     const own = listeners.filter(({ slot }) => slot === seat.slot);
     const handed = own.map(({ fd }) => `${fd}:${fstatSync(fd).ino}`).join();
-    await seat.serve({ cookie, netnsFd, line: known.line, handed }, () => this.#duplicates(own), again);
+    const pod = { cookie, netnsFd, line: known.line, handed, isWanted: () => this.#pods.get(cookie) === known };
+    await seat.serve(pod, () => this.#duplicates(own), again);
   }
 
   #duplicates(own: ServablePod['listeners']): HandedListener[] {
@@ -297,7 +301,7 @@ class Seat {
 
   /** Resolves when the worker listens; a worker that dies meanwhile is replaced, and its successor asked. */
   async serve(
-    pod: { cookie: NetnsCookie; netnsFd: number; line: number; handed: string },
+    pod: { cookie: NetnsCookie; netnsFd: number; line: number; handed: string; isWanted(): boolean },
     duplicates: () => HandedListener[],
     again: boolean,
   ): Promise<void> {
@@ -314,7 +318,8 @@ class Seat {
         return;
       } catch (error) {
         const successor = error instanceof ZtunnelError && error.code === 'WORKER_ENDED' && this.#isAlive;
-        if (!successor || attempts === SERVE_ATTEMPTS) throw error;
+        // Stopped meanwhile: its descriptors may be closed already, and a worker must not be given their numbers.
+        if (!successor || attempts === SERVE_ATTEMPTS || !pod.isWanted()) throw error;
       }
     }
   }

@@ -9,7 +9,7 @@ export interface PodKernelSubject {
   makePod(): Promise<Pod>;
   /** Deletes the pod's namespace and what lies at its path. */
   destroyNamespace(pod: Pod): Promise<void>;
-  /** Kills the agent's listeners in the pod, as `ss -K` does. */
+  /** Kills listeners of the agent in a captured pod, as a process of the pod with CAP_NET_ADMIN can (SOCK_DESTROY). */
   killListeners(pod: Pod): Promise<void>;
   /** The kernel of an agent that was started again: the first one holds nothing any more, its pins remain. */
   restart(): Promise<PodKernel & CapturedPods>;

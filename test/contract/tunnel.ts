@@ -9,6 +9,8 @@ export interface TunnelSubject {
   makePod(): Promise<{ pod: Pod; prepared: PreparedPod }>;
   /** Connects to a pod's listener and resolves when the tunnel counts it; false if nobody accepts. */
   connect(prepared: PreparedPod): Promise<boolean>;
+  /** Connects to a pod's listener whether anybody accepts or not; it may wait there, or be refused. */
+  knock(prepared: PreparedPod): Promise<void>;
   dispose(): Promise<void>;
 }
 
@@ -45,6 +47,27 @@ export function tunnelContract(test: TestFn, name: string, make: () => Promise<T
     await connect(prepared);
     await tunnel.stopAccepting(prepared.cookie);
     await tunnel.stopAccepting(prepared.cookie);
+    t.is(tunnel.status().openConnections.get(prepared.cookie), 1);
+  });
+
+  law('accepts nothing more once it has stopped accepting', async (t, { tunnel, makePod, knock }) => {
+    const { pod, prepared } = await makePod();
+    await tunnel.serve(pod, prepared);
+    await tunnel.stopAccepting(prepared.cookie);
+    await knock(prepared);
+    // Another pod's turn: every worker has looked at its sockets meanwhile.
+    const other = await makePod();
+    await tunnel.serve(other.pod, other.prepared);
+    t.is(tunnel.status().totals.accepted, 0);
+    t.is(tunnel.status().openConnections.get(prepared.cookie) ?? 0, 0);
+  });
+
+  law('accepts again when the pod is served again', async (t, { tunnel, makePod, connect }) => {
+    const { pod, prepared } = await makePod();
+    await tunnel.serve(pod, prepared);
+    await tunnel.stopAccepting(prepared.cookie);
+    await tunnel.serve(pod, prepared);
+    t.true(await connect(prepared));
     t.is(tunnel.status().openConnections.get(prepared.cookie), 1);
   });
 

@@ -49,16 +49,26 @@ async function demo(): Promise<number> {
   const before = await talk(client, server, 'hello');
   say(`client asks server: ${described(before)}`);
   claim('the pods reach each other before there is any mesh', met(before, client, server));
+  const early = client.run(apps.pythonConnect({ to: server.ipv4, port, hold: true }));
+  await early.json({ event: 'connected' });
 
   title('An agent on each node; client and server are enrolled');
   const [a1, a2] = await Promise.all([startAgent(n1), startAgent(n2)]);
-  for (const [agent, pod] of [[a1, client] as const, [a2, server] as const]) {
+  for (const [agent, pod] of [
+    [a1, client],
+    [a2, server],
+  ] as const) {
     const since = performance.now();
     await agent.enrol(pod);
     say(
       `${pod.name} enrolled on ${agent.node.name} in ${(performance.now() - since).toFixed(1)} ms; it runs on untouched`,
     );
   }
+  early.write('still there?\n');
+  const lives = objectOf(textOf((await early.json()).reply)).got === 'still there?';
+  early.end();
+  await early.exit;
+  claim('a connection that was open before lives on', lives);
   picture(client, server);
 
   title(`client asks ${server.ipv4}:${port} again, and knows nothing of it`);
@@ -150,7 +160,7 @@ async function demo(): Promise<number> {
   for (const node of [n1, n2]) await uninstall(node);
   const leftovers = [...differences(pristine.n1, await snapshot(n1)), ...differences(pristine.n2, await snapshot(n2))];
   for (const line of leftovers) say(`left: ${line}`);
-  say('programs, links, pins, rules and listeners of both nodes compared with the beginning');
+  say('attached programs, pins, rules and listeners of both nodes compared with the beginning');
   claim('culvert uninstall leaves the nodes as they were', leftovers.length === 0);
   return summary();
 }

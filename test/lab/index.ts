@@ -37,7 +37,8 @@
  *   `.streams()`, `.packets`.
  * - agent: `.enrol(pod, changes?)`, `.withdraw(pod)`, `.status()`, `.request(object)`, `.raw(bytes)`, `.log(fields)`, `.logs`,
  *   `.kill(signal?)`, `.stop()`, `.process`, `.socket`.
- * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `uringConnect` and `load` (async: compiled), `hold`, `endpoint`.
+ * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `hold`, `peer`, `transfer`, `endpoint`; compiled, so async:
+ *   `uringConnect`, `load`, `answer`, `web`, `probe`.
  *
  * How it cleans up: at the end of the block; at the process's exit, SIGINT, SIGTERM and SIGHUP; and, for an owner killed
  * by SIGKILL, whatever it started dies with it and the next `Lab.create` (or `sweep()`) removes the rest.

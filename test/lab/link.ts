@@ -110,7 +110,7 @@ export class LabLink {
       `ip link set ${name} address ${own.mac}`,
       `ip link set ${name} up`,
       `ip address replace ${own.ipv4}/30 dev ${name}`,
-      `ip address replace ${own.ipv6}/64 dev ${name}`,
+      `ip address replace ${own.ipv6}/64 nodad dev ${name}`,
       // Known beforehand: loss on the link shall lose data, not neighbours (three lost requests are "no route to host").
       `ip neighbour replace ${far.ipv4} lladdr ${far.mac} dev ${name} nud permanent`,
       `ip neighbour replace ${far.ipv6} lladdr ${far.mac} dev ${name} nud permanent`,

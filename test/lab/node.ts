@@ -115,7 +115,7 @@ export class LabNode {
         'ip link add pods type bridge forward_delay 0 mcast_snooping 0',
         'ip link set pods up',
         `ip address add ${this.ipv4}/16 dev pods`,
-        `ip address add ${this.ipv6}/64 dev pods`,
+        `ip address add ${this.ipv6}/64 nodad dev pods`,
       ].join('\n'),
     );
   }

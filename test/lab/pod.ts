@@ -123,7 +123,8 @@ export class LabPod implements Place {
         `ip link set ${this.nodeInterface} master pods up`,
         `${inPod} link set eth0 up`,
         ...this.addresses.map(
-          (address) => `${inPod} address add ${address}/${address.includes(':') ? 64 : 16} dev eth0`,
+          (address) =>
+            `${inPod} address add ${address.includes(':') ? `${address}/64 nodad` : `${address}/16`} dev eth0`,
         ),
         ...this.addresses.map(
           (address) => `${inPod} route add default via ${address.includes(':') ? node.ipv6 : node.ipv4}`,
@@ -139,7 +140,10 @@ export class LabPod implements Place {
   }
 }
 
-/** Before any interface exists: addresses usable at once (no duplicate detection), loopback up. */
+/**
+ * Before any interface exists: no duplicate address detection, loopback up. (An address is usable at once only if it is
+ * also added with `nodad`: else the kernel decides later, in a queue, that there is nothing to detect.)
+ */
 export const prepareNamespace = [
   'echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad',
   'echo 0 > /proc/sys/net/ipv6/conf/all/accept_dad',

@@ -174,10 +174,6 @@ test.serial('of several pod addresses the one that the client has bound is the o
       const to = from.includes(':') ? target.ipv6 : target.ipv4;
       const talk = await converse(client, apps.pythonConnect({ to, port: tellPort, bind: from }));
       expectTrueAddresses(t, `${from} to ${target.name}`, talk, { from, to, port: tellPort });
-      // And nobody who has not asked for it leaves from it.
-      const usual = await converse(client, apps.pythonConnect({ to, port: tellPort }));
-      t.true(client.addresses.includes(addressOf(usual.server?.peer)));
-      t.is(addressOf(usual.local), addressOf(usual.server?.peer));
     }
 });
 
@@ -210,7 +206,7 @@ test.serial('servers bound to 0.0.0.0, to [::] or only to their pod address are 
         expectTrueAddresses(t, what, talk, { from: kind.of(caller), to: kind.of(server), port });
         const seen = await app.json({ event: 'accepted' });
         t.is(seen.accepted, seen.peer, `${what}: accept says the same as getpeername`);
-        if (caller === outside) t.is(plain(`${seen.peer}`), talk.local, `${what}: the exact port`);
+        if (caller === outside) t.is(plain(`${seen.peer}`), talk.local ?? '', `${what}: the exact port`);
       }
   }
 });

@@ -78,23 +78,30 @@ export const nothing: Counts = {
   excluded_inbound: 0,
 };
 
-/** The sum of a metric's series; 0 when it has none. */
-export async function metric(agent: LabAgent, name: string, labels = ''): Promise<number> {
+/** Reads metrics: the sum of the series of a name, of those with a label where one is given; 0 when there are none. */
+export async function readMetrics(agent: LabAgent): Promise<(name: string, label?: string) => number> {
   const { metrics } = await agent.request({ method: 'metrics' });
-  return `${metrics}`
-    .split('\n')
-    .filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{${labels}`))
-    .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+  const lines = `${metrics}`.split('\n');
+  return (name, label = '') =>
+    lines
+      .filter((line) => line.startsWith(`${name} `) || line.startsWith(`${name}{${label}`))
+      .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+}
+
+/** One of them. */
+export async function metric(agent: LabAgent, name: string, label?: string): Promise<number> {
+  return (await readMetrics(agent))(name, label);
 }
 
 async function counts(agent: LabAgent): Promise<Counts> {
-  const reason = (name: string): Promise<number> => metric(agent, 'culvert_kernel_events_total', `reason="${name}"`);
+  const metric = await readMetrics(agent);
+  const reason = (name: string): number => metric('culvert_kernel_events_total', `reason="${name}"`);
   return {
-    accepted: await metric(agent, 'culvert_connections_opened_total'),
-    captured_outbound: await reason('captured_outbound'),
-    captured_inbound: await reason('captured_inbound'),
-    excluded_outbound: await reason('excluded_outbound'),
-    excluded_inbound: await reason('excluded_inbound'),
+    accepted: metric('culvert_connections_opened_total'),
+    captured_outbound: reason('captured_outbound'),
+    captured_inbound: reason('captured_inbound'),
+    excluded_outbound: reason('excluded_outbound'),
+    excluded_inbound: reason('excluded_inbound'),
   };
 }
 

@@ -29,6 +29,7 @@ interface PodStatus {
   readonly uid: string;
   readonly path: string;
   readonly netnsCookie: string;
+  readonly openConnections: number;
   readonly kernelEvents: Readonly<Record<string, number>>;
 }
 
@@ -101,7 +102,10 @@ export async function assertLed(t: ExecutionContext, road: Road, connect: () => 
   const own = portOf(outcome.local);
   t.is(events.captured_outbound, 1);
   t.is((await statusOf(agent)).totals.accepted, before.totals.accepted + 1);
-  t.true(client.addresses.some((address) => `${seen.peer}`.includes(address)), `${seen.peer}`);
+  t.true(
+    client.addresses.some((address) => `${seen.peer}`.includes(address)),
+    `${seen.peer}`,
+  );
   t.not(portOf(`${seen.peer}`), own);
   t.is(packets.filter(({ sourcePort, protocol }) => protocol === 'tcp' && sourcePort === own).packets.length, 0);
   t.true(packets.contains('hello'));
@@ -123,7 +127,10 @@ export async function assertRefused(
     t.is(outcome.reply, undefined);
   });
   const packets = await capture.stop();
-  t.is(packets.payloadBytes(({ protocol }) => protocol === 'tcp'), 0);
+  t.is(
+    packets.payloadBytes(({ protocol }) => protocol === 'tcp'),
+    0,
+  );
   t.is(app.lines.length, accepted);
   return events;
 }

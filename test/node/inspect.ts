@@ -8,6 +8,7 @@ import type { LabAgent, LabNode, LabPod } from '../lab/index.ts';
 /** Longest wait for what should happen at once: a guard against hanging. */
 const hangMs = 60_000;
 const lookAgainMs = 20;
+const sameInARow = 25;
 
 /** Maps whose entries can be listed; socket storage and the ring buffer have no keys. */
 const listed = [
@@ -85,6 +86,18 @@ export async function settled<T>(probe: () => T | Promise<T>, wanted: (value: T)
     if (wanted(value) || Date.now() > deadline) return value;
     await pause(lookAgainMs);
   }
+}
+
+/** Waits until `probe` gives the same several times in a row. */
+export async function steady<T>(probe: () => T | Promise<T>): Promise<T> {
+  let last = JSON.stringify(await probe());
+  let same = 0;
+  return settled(probe, (value) => {
+    const now = JSON.stringify(value);
+    same = now === last ? same + 1 : 0;
+    last = now;
+    return same === sameInARow;
+  });
 }
 
 /** As much of the agent's `status` as the tests read. */

@@ -1,5 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import test from 'ava';
+import { reason } from '../../src/gen/layout.ts';
+import { END_REASONS } from '../../src/ztunnel/index.ts';
 
 const root = new URL('../../', import.meta.url);
 const page = readFileSync(new URL('docs/errors.md', root), 'utf8');
@@ -63,5 +65,25 @@ for (const room of rooms) {
 }
 
 test('docs/errors.md has no section for a room without errors', (t) => {
-  t.deepEqual([...page.matchAll(/^## (.+)$/gm)].map(([, room]) => room).sort(), [...rooms].sort());
+  t.deepEqual([...page.matchAll(/^## ([a-z]+)$/gm)].map(([, room]) => room).sort(), [...rooms].sort());
 });
+
+for (const [section, names] of [
+  ['Why a connection ended', END_REASONS],
+  [
+    'Kernel reasons',
+    Object.keys(reason)
+      .filter((name) => name !== 'COUNT')
+      .map((name) => name.toLowerCase()),
+  ],
+] as const) {
+  test(`docs/errors.md explains exactly what stands under "${section}"`, (t) => {
+    const rows = rowsOf(section);
+    t.deepEqual(rows.map(([name]) => name).sort(), names.map((name) => `\`${name}\``).sort());
+    for (const [name, meaning = '', remedy = '', ...rest] of rows) {
+      t.true(meaning.length > 10, name);
+      t.true(remedy.length > 5, name);
+      t.deepEqual(rest, [], name);
+    }
+  });
+}

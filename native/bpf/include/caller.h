@@ -6,14 +6,26 @@
 #ifndef CULVERT_CALLER_H
 #define CULVERT_CALLER_H
 
+#include <bpf/bpf_core_read.h>
 #include "address.h"
 #include "pod.h"
 #include "storage.h"
 #include "verdict.h"
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct local_ports {
+	__u32 range; /* from Linux 6.8: high << 16 | low */
+};
+struct netns_ipv4 {
+	struct local_ports ip_local_ports;
+};
 struct net {
 	__u64 net_cookie;
+	struct netns_ipv4 ipv4;
+};
+/* The shape before Linux 6.8. What follows three underscores is no part of a name to the loader. */
+struct local_ports___pair {
+	int range[2];
 };
 struct nsproxy {
 	struct net *net_ns;
@@ -32,6 +44,35 @@ static __always_inline __u64 caller_netns(void)
 	struct nsproxy *nsproxy = task->nsproxy;
 
 	return nsproxy ? nsproxy->net_ns->net_cookie : 0;
+}
+
+struct port_range {
+	__u16 low;
+	__u16 high;
+};
+
+/* The ports that the kernel chooses source ports from (net.ipv4.ip_local_port_range, both families). */
+static __always_inline struct port_range caller_port_range(void)
+{
+	struct port_range range = {.low = 0, .high = 0xffff};
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nsproxy *nsproxy = task->nsproxy;
+	struct net *net = nsproxy ? nsproxy->net_ns : 0;
+
+	if (!net)
+		return range;
+	if (bpf_core_field_size(net->ipv4.ip_local_ports.range) == sizeof(__u32)) {
+		__u32 both = net->ipv4.ip_local_ports.range;
+
+		range.low = both;
+		range.high = both >> 16;
+	} else {
+		struct local_ports___pair *pair = (void *)&net->ipv4.ip_local_ports;
+
+		range.low = pair->range[0];
+		range.high = pair->range[1];
+	}
+	return range;
 }
 
 /* Remembers which cgroup the pod's processes live in. */

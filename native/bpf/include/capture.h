@@ -13,10 +13,15 @@
 #define PROTOCOL_MPTCP 262
 #define SOCKET_STREAM 1
 
-/* Ports used where one address must do for all destinations: below the ephemeral range, so that no socket meets itself.
+/*
+ * Ports used where one address must do for all destinations: the first block that lies outside of the range that source
+ * ports are chosen from. By default that is the middle one.
  */
 #define SPREAD_PORT_BASE 16384
 #define SPREAD_PORT_MASK 0x3fff
+#define SPREAD_PORT_BASE_HIGH 49152
+#define SPREAD_PORT_BASE_LOW 512
+#define SPREAD_PORT_MASK_LOW 0x1ff
 
 struct intent {
 	struct endpoint destination; /* what the app asks for */
@@ -40,39 +45,64 @@ static __always_inline int destination_is_left_alone(const struct pod *pod, cons
 }
 
 /*
- * Where a captured connect goes. One address for all destinations of a pod would give them one pool of source ports,
- * so the destination's hash is spread: over 127.128.0.0/9 for IPv4; over ports of ::1 for IPv6; and, for a socket bound
- * to a device (which cannot reach the loopback) or to a port alone (whose address the hook can no longer bind), over
- * ports of the pod's own address. sk_lookup leads only connections that have a hand-over, so no port is taken away.
+ * From the pod's address to the pod's address: with the same port at both ends a socket meets itself, and the app its
+ * own words. Either the source port is known, or the kernel will choose it from the namespace's range, so the port is
+ * one outside of it. 0: there is none (a range that leaves neither the low ports nor the high).
  */
-static __always_inline void target_choose(struct intent *intent, const struct address *own, int by_device)
+static __always_inline __u16 target_port_on_own(__u32 hash, __u16 source_port)
+{
+	__u16 port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
+	struct port_range range;
+
+	if (source_port)
+		return port == source_port ? port ^ 1 : port;
+	range = caller_port_range();
+	if (range.high < SPREAD_PORT_BASE || range.low > SPREAD_PORT_BASE + SPREAD_PORT_MASK)
+		return port;
+	if (range.high < SPREAD_PORT_BASE_HIGH)
+		return SPREAD_PORT_BASE_HIGH + (hash & SPREAD_PORT_MASK);
+	if (range.low > SPREAD_PORT_BASE_LOW + SPREAD_PORT_MASK_LOW)
+		return SPREAD_PORT_BASE_LOW + (hash & SPREAD_PORT_MASK_LOW);
+	return 0;
+}
+
+/*
+ * Where a captured connect goes. One address for all destinations of a pod would give them one pool of source ports,
+ * so the destination's hash is spread: over 127.128.0.0/9 for IPv4; else over ports of the pod's own address. sk_lookup
+ * leads only connections that have a hand-over, so no port is taken away.
+ *
+ * Own address: for a socket bound to a device, which cannot reach the loopback; for one bound to a port alone, whose
+ * address the hook can no longer bind; and for IPv6, because resets from the pod's address to ::1 never arrive (the
+ * kernel routes them by the interface of arrival, which is the pod's), so the agent would not learn of a client that
+ * has gone.
+ *
+ * False if the namespace's range of source ports leaves no port for this.
+ */
+static __always_inline int target_choose(struct intent *intent, const struct address *own, int by_device)
 {
 	int v4 = address_is_v4(&intent->destination.address);
 	__u32 hash = endpoint_hash(&intent->destination);
 	int unbound = address_is_unspecified(&intent->source.address);
+	int by_port_alone = unbound && intent->source.port;
+	__u32 low = hash & 0x007fffff;
 
-	if (own && (by_device || (unbound && intent->source.port))) {
-		intent->target.address = *own;
-		intent->target.port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
-		if (intent->target.port == intent->source.port)
-			intent->target.port ^= 1; /* else the socket would meet itself */
-		return;
+	if (own && unbound && !by_device && !by_port_alone) {
+		intent->bind = 1;
+		intent->local = *own;
 	}
-	if (v4) {
-		__u32 low = hash & 0x007fffff;
-
+	if (v4 && !(own && (by_device || by_port_alone))) {
 		if (low == 0x007fffff)
 			low = 0; /* 127.255.255.255 is a broadcast address */
 		address_set_v4(&intent->target.address, bpf_htonl(0x7f800000 | low));
 		intent->target.port = AGENT_PORT_OUTBOUND;
-	} else {
+		return 1;
+	}
+	if (own)
+		intent->target.address = *own;
+	else
 		address_set_words(&intent->target.address, 0, 0, 0, bpf_htonl(1));
-		intent->target.port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
-	}
-	if (unbound && own) {
-		intent->bind = 1;
-		intent->local = *own;
-	}
+	intent->target.port = target_port_on_own(hash, intent->source.port);
+	return intent->target.port != 0;
 }
 
 static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, struct intent *intent)
@@ -114,7 +144,10 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 		verdict_refuse(netns, REASON_NO_MEMORY, ERRNO_NOMEM, &intent->source, &intent->destination);
 		return CAPTURE_REFUSED;
 	}
-	target_choose(intent, own, peer.flags & PEER_BOUND_DEVICE);
+	if (!target_choose(intent, own, peer.flags & PEER_BOUND_DEVICE)) {
+		verdict_refuse(netns, REASON_NO_ADDRESS, ERRNO_ADDRNOTAVAIL, &intent->source, &intent->destination);
+		return CAPTURE_REFUSED;
+	}
 	reason_count(netns, REASON_CAPTURED_OUTBOUND);
 	return CAPTURE_LED;
 }

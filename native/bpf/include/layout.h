@@ -135,11 +135,12 @@ struct excluded_port {
 _Static_assert(sizeof(struct excluded_port) == 16, "excluded_port");
 
 /* excluded_cidrs (LPM trie): outbound: destination; inbound: source. The prefix counts from `direction`,
- * so that direction and netns (96 bits) are always exact. */
+ * so that direction, family and netns (96 bits) are always exact: ::/0 is no block of IPv4 addresses. */
 #define EXCLUDED_CIDR_EXACT_BITS 96
 struct excluded_cidr {
 	__u32 prefix_bits;
-	__u32 direction; /* enum direction */
+	__u16 direction; /* enum direction */
+	__u16 family;	 /* 4 or 6 */
 	__u32 netns_low;
 	__u32 netns_high;
 	struct address address;
@@ -159,10 +160,11 @@ enum reason {
 		8, /* uncaptured: a captured connection was answered by somebody else (a NAT rule in the pod) */
 	REASON_PORT_RESERVED = 9, /* refused: bind to a port of the agent */
 	REASON_NO_LISTENER = 10,  /* refused: no live listener of the agent */
-	REASON_NO_ADDRESS = 11,	  /* refused: the pod has no address of the destination's family */
-	REASON_NO_HANDOVER = 12,  /* refused: a connection to the agent's ports that no connect hook led there */
-	REASON_NO_MEMORY = 13,	  /* refused: map or socket storage is full */
-	REASON_OVER_QUOTA = 14,	  /* refused: the pod holds LIMIT_HANDOVERS_PER_POD already */
+	REASON_NO_ADDRESS =
+		11, /* refused: the pod has no address of the destination's family, or no port to lead it to */
+	REASON_NO_HANDOVER = 12, /* refused: a connection to the agent's ports that no connect hook led there */
+	REASON_NO_MEMORY = 13,	 /* refused: map or socket storage is full */
+	REASON_OVER_QUOTA = 14,	 /* refused: the pod holds LIMIT_HANDOVERS_PER_POD already */
 	REASON_COUNT = 15,
 };
 

@@ -37,6 +37,7 @@ static __always_inline int pod_excludes(
 	struct excluded_cidr by_cidr = {
 		.prefix_bits = EXCLUDED_CIDR_EXACT_BITS + 128,
 		.direction = direction,
+		.family = address_is_v4(address) ? 4 : 6,
 		.netns_low = (__u32)netns,
 		.netns_high = (__u32)(netns >> 32),
 		.address = *address,

@@ -10,6 +10,7 @@
 #define ERRNO_PERM 1
 #define ERRNO_NOMEM 12
 #define ERRNO_ADDRINUSE 98
+#define ERRNO_ADDRNOTAVAIL 99
 #define ERRNO_NETUNREACH 101
 
 enum verdict {

@@ -19,10 +19,11 @@ export async function serveInbound(connection: OpenConnection, deps: InboundDeps
   if (client === undefined || destination === undefined) return connection.refuse('client-gone');
   if (AGENT_PORTS.has(destination.port)) return connection.refuse('recursive-call');
 
-  const server = openServer(deps, destination, client);
+  const open = (): Socket | EndReason => openServer(deps, destination, client);
+  const server = open();
   if (typeof server === 'string') return connection.refuse(server);
 
-  if (await connection.dial(server, destination)) await connection.relay();
+  if (await connection.dial(server, destination, open)) await connection.relay();
 }
 
 function openServer(deps: InboundDeps, destination: Endpoint, client: Endpoint): Socket | EndReason {

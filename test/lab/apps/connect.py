@@ -14,6 +14,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 import sys
 import time
 
@@ -94,7 +95,7 @@ def made_socket(family):
     client = socket.socket(family, socket.SOCK_STREAM, 262 if options.mptcp else 0)
     at = "option"
     if options.mark is not None:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, options.mark)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, struct.pack("I", options.mark))
     if options.device:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, options.device.encode() + b"\0")
     if options.reuse:
@@ -128,6 +129,7 @@ def run():
     at = "connect"
     client.settimeout(options.timeout)
     if options.fastopen:
+        client.settimeout(None)  # without a cookie yet, a socket that does not block gets EINPROGRESS
         client.sendto(request, socket.MSG_FASTOPEN, (to, options.port))
     elif options.nonblocking:
         client.setblocking(False)
@@ -137,7 +139,8 @@ def run():
         wait_writable(client)
     else:
         client.connect((to, options.port))
-    seen = {"peer": endpoint(client.getpeername()), "local": endpoint(client.getsockname())}
+    if not options.fastopen_connect:  # which is not connected before it has sent
+        seen = {"peer": endpoint(client.getpeername()), "local": endpoint(client.getsockname())}
     if options.hold:
         say({"event": "connected", **seen})
         for line in sys.stdin:

@@ -84,6 +84,7 @@ function end(): void {
   clearInterval(pace);
   say({ event: 'end', ...state() });
   for (const socket of open) socket.destroy();
+  process.stdin.destroy();
 }
 
 const pace = setInterval(() => {
@@ -95,10 +96,10 @@ const pace = setInterval(() => {
   if (started === count) clearInterval(pace);
 }, 10);
 
-createInterface({ input: process.stdin })
+const commands = createInterface({ input: process.stdin })
   .on('line', (line) => {
     if (line === 'ping') void ping();
     else if (line === 'state') say({ event: 'state', ...state() });
-    else if (line === 'close') process.stdin.destroy();
+    else if (line === 'close') commands.close();
   })
   .on('close', end);

@@ -114,12 +114,37 @@ export interface LoadOptions {
   to: readonly string[];
   /** What getsockname must give. Default: anything. */
   local?: string;
+  /** Connections under way, at most: above that the rate is not reached. Default: 8,192, which is the most. */
+  atOnce?: number;
 }
 
 /** Many short connections, closed by the client. Ends with `{event:'end', started, answered, local_wrong, errors}`. */
 export async function load(options: LoadOptions): Promise<string[]> {
   const program = await compile('apps/load.c');
-  return [program, `${options.rate}`, `${options.seconds}`, options.local ?? '-', ...options.to];
+  const { rate, seconds, local = '-', atOnce = 8192 } = options;
+  return [program, `${rate}`, `${seconds}`, local, `${atOnce}`, ...options.to];
+}
+
+/** An echo server for load: short messages, many ports (`port` and the following), next to no CPU. Ready at `{event:'listening'}`. */
+export async function answer(options: { port: number; ports?: number }): Promise<string[]> {
+  return [await compile('apps/answer.c'), `${options.port}`, `${options.ports ?? 1}`];
+}
+
+/** A small HTTP server for benches: answers anything with `bodyBytes` bytes (default: 1,024). Ready at `{event:'listening'}`. */
+export async function web(options: { port: number; bodyBytes?: number }): Promise<string[]> {
+  return [await compile('apps/web.c'), `${options.port}`, `${options.bodyBytes ?? 1024}`];
+}
+
+export type ProbeOptions = { to: string; port: number } & (
+  | { mode: 'connect'; count: number }
+  | { mode: 'churn'; clients: number; seconds: number }
+  | { mode: 'pace'; connections: number; rate: number; seconds: number }
+);
+
+/** A client for benches: one JSON line with what it has measured. See probe.c. */
+export async function probe(options: ProbeOptions): Promise<string[]> {
+  const { mode, to, port, ...numbers } = options;
+  return [await compile('apps/probe.c'), mode, to, `${port}`, ...Object.values(numbers).map(String)];
 }
 
 export interface HoldOptions {
@@ -134,4 +159,32 @@ export interface HoldOptions {
 /** Many long connections. `{event:'held', open, errors}` when all are there. */
 export function hold(options: HoldOptions): string[] {
   return [process.execPath, join(directory, 'hold.ts'), ...flags({ ...options, to: options.to.join(',') })];
+}
+
+/** One end of one connection, told by standard input what to do. See peer.ts. */
+export function peer(options: { to?: string; port: number; bind?: string }): string[] {
+  return [process.execPath, join(directory, 'peer.ts'), ...flags({ ...options })];
+}
+
+export interface TransferOptions {
+  port: number;
+  /** Addresses of the server, taken in turn. Undefined: this is the server. */
+  to?: readonly string[];
+  seed?: number;
+  count?: number;
+  atOnce?: number;
+  /** Largest random size, per direction. */
+  mostBytes?: number;
+  /** How many of the transfers are of 64 MiB each way. */
+  largest?: number;
+  /** One direction's reader waits to be told. */
+  stall?: 'up' | 'down';
+  /** Size of a stalled transfer. */
+  bytes?: number;
+}
+
+/** Random transfers both ways, hashed at both ends. See transfer.ts. */
+export function transfer({ to, ...options }: TransferOptions): string[] {
+  const destinations = to === undefined ? {} : { to: to.join(',') };
+  return [process.execPath, join(directory, 'transfer.ts'), ...flags({ ...options, ...destinations })];
 }

@@ -2,11 +2,12 @@
 /*
  * load: opens connections at a rate to many destinations, one line each way, and closes first.
  *
- *   load RATE SECONDS LOCAL HOST:PORT|[HOST]:PORT...
+ *   load RATE SECONDS LOCAL AT_ONCE HOST:PORT|[HOST]:PORT...
  *
  * Each connection goes to the next destination, sends "?\n", waits for a line and closes. LOCAL is the address that
- * getsockname must give ("-": any). At most OPEN_MAX connections are under way; above that the rate is not reached, and
- * `started` tells so. A connection that takes longer than PATIENCE_MS counts as "ETIMEDOUT". Stops early on SIGTERM.
+ * getsockname must give ("-": any). At most AT_ONCE connections are under way (OPEN_MAX bounds it); above that the rate
+ * is not reached, and `started` tells so. A connection that takes longer than PATIENCE_MS counts as "ETIMEDOUT". Stops
+ * early on SIGTERM.
  *
  * Prints {"event":"end","started":N,"answered":N,"local_wrong":N,"open_max":N,"seconds":S,"errors":{"ECONNREFUSED":N}}.
  * In C, since a few thousand connections per second should not take the CPUs away from what is tested.
@@ -52,7 +53,7 @@ static struct attempt attempts[OPEN_MAX];
 static int vacant[OPEN_MAX];
 static int vacant_count;
 static uint64_t errors[ERRNO_MAX], started, answered, local_wrong;
-static int open_max;
+static int at_once, open_max;
 static char local_wanted[INET6_ADDRSTRLEN];
 static volatile sig_atomic_t stopped;
 
@@ -72,7 +73,7 @@ static uint64_t now_ns(void)
 
 static void usage(const char *problem)
 {
-	fprintf(stderr, "%s\nusage: load RATE SECONDS LOCAL|- HOST:PORT...\n", problem);
+	fprintf(stderr, "%s\nusage: load RATE SECONDS LOCAL|- AT_ONCE HOST:PORT...\n", problem);
 	exit(2);
 }
 
@@ -143,8 +144,8 @@ static void attempt_start(int epoll_fd, const struct destination *destination)
 	struct epoll_event event = {.events = EPOLLOUT, .data.ptr = attempt};
 
 	started++;
-	if (OPEN_MAX - vacant_count > open_max)
-		open_max = OPEN_MAX - vacant_count;
+	if (at_once - vacant_count > open_max)
+		open_max = at_once - vacant_count;
 	attempt->asked = false;
 	attempt->since_ns = now_ns();
 	attempt->fd = socket(destination->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -201,7 +202,8 @@ static void impatience_apply(uint64_t now)
 	int i;
 
 	for (i = 0; i < OPEN_MAX; i++)
-		if (attempts[i].fd >= 0 && now - attempts[i].since_ns > PATIENCE_MS * 1000000ull)
+		/* Some have been started after `now` was read. */
+		if (attempts[i].fd >= 0 && now > attempts[i].since_ns + PATIENCE_MS * 1000000ull)
 			attempt_fail(&attempts[i], ETIMEDOUT);
 }
 
@@ -230,20 +232,24 @@ int main(int argc, char **argv)
 	struct sigaction stop = {.sa_handler = on_stop};
 	struct epoll_event events[EVENTS_MAX];
 	uint64_t began, last_look, duration_ns;
-	int i, ready, epoll_fd, count = argc - 4;
+	int i, ready, epoll_fd, count = argc - 5;
 	double rate;
 
-	if (argc < 5 || count > DESTINATIONS_MAX)
+	if (argc < 6 || count > DESTINATIONS_MAX)
 		usage("wrong number of arguments");
 	rate = atof(argv[1]);
 	duration_ns = (uint64_t)(atof(argv[2]) * NS_PER_S);
 	if (strcmp(argv[3], "-"))
 		snprintf(local_wanted, sizeof(local_wanted), "%s", argv[3]);
 	for (i = 0; i < count; i++)
-		destinations[i] = destination_parse(argv[4 + i]);
+		destinations[i] = destination_parse(argv[5 + i]);
+	at_once = atoi(argv[4]);
+	if (at_once < 1 || at_once > OPEN_MAX)
+		usage(argv[4]);
 	for (i = 0; i < OPEN_MAX; i++) {
 		attempts[i].fd = -1;
-		vacant[vacant_count++] = i;
+		if (i < at_once)
+			vacant[vacant_count++] = i;
 	}
 	sigaction(SIGTERM, &stop, NULL);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
@@ -258,7 +264,7 @@ int main(int argc, char **argv)
 
 		for (i = 0; !over && started < due && vacant_count && i < STARTS_PER_TURN; i++)
 			attempt_start(epoll_fd, &destinations[started % (uint64_t)count]);
-		if (over && vacant_count == OPEN_MAX)
+		if (over && vacant_count == at_once)
 			break;
 		if (now - last_look > NS_PER_S) {
 			impatience_apply(now);

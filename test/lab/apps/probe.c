@@ -7,9 +7,9 @@
  *   probe pace ADDR PORT CONNECTIONS RATE SECONDS   RATE requests/s in all on CONNECTIONS kept-alive connections
  *
  * ADDR is IPv4 or IPv6. `connect` takes a refusal without a packet (EHOSTUNREACH of an unreachable route) as an answer
- * too: so the cost of what runs before the route is looked up shows without the handshake's noise. It pins itself to
- * one CPU. `churn` and `pace` speak HTTP and expect `web` at the other end. `pace` counts latency from when a request
- * was due, so a stall counts for all the requests that it delays.
+ * too: so the cost of what runs before the route is looked up shows without the handshake's noise.
+ * `churn` and `pace` speak HTTP and expect `web` at the other end. `pace` counts latency from when a request was due,
+ * so a stall counts for all the requests that it delays.
  *
  * Prints {"done":N,"failed":N,"seconds":S,"mean_ns":N,"p10_ns":N,"p50_ns":N,"p99_ns":N,"max_ns":N,"error":"..."}.
  */
@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -136,12 +135,8 @@ static int socket_open(int flags)
 static void run_connect(int count)
 {
 	struct linger reset = {.l_onoff = 1, .l_linger = 0};
-	cpu_set_t cpus;
 	int i;
 
-	CPU_ZERO(&cpus);
-	CPU_SET(sched_getcpu(), &cpus);
-	sched_setaffinity(0, sizeof(cpus), &cpus);
 	for (i = 0; i < count; i++) {
 		int result, fd = socket_open(0);
 		uint64_t since;
@@ -280,13 +275,17 @@ static void run_pace(int count, double rate, double seconds)
 		for (i = 0; i < ready; i++) {
 			struct client *client = events[i].data.ptr;
 			uint64_t ticks;
+			int state;
 
 			if (!client) {
 				if (read(timer, &ticks, sizeof(ticks)) < 0)
 					fail("timerfd");
 				continue;
 			}
-			if (reply_receive(client) == 0)
+			state = reply_receive(client);
+			if (state < 0)
+				fail("a connection was lost");
+			if (state == 0)
 				continue;
 			sample_add(now - client->since_ns);
 			client->since_ns = 0;

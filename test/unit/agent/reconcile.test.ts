@@ -144,12 +144,17 @@ for (const [title, arrange, cause] of [
   });
 }
 
-test('a failure while undoing hides neither the first failure nor the other steps', async (t) => {
-  const { kernel, tunnel, reconciler } = setUpWithNamespace();
+test('a failure while undoing does not hide the first one, and what is left is undone at the next check', async (t) => {
+  const { kernel, tunnel, reconciler, cookie } = setUpWithNamespace();
   kernel.fail('capture', boom());
   tunnel.fail('stopAccepting', new Error('second'));
   await t.throwsAsync(reconciler.enrol(pod()), { message: 'enrol uid-a: capture: boom' });
+  // The tunnel may still use the namespace's descriptor, so it is not closed yet.
+  t.deepEqual(kernel.open, [cookie]);
+  t.like(reconciler.pods()[0], { kind: 'withdrawing', error: 'second' });
+  await reconciler.check();
   t.deepEqual(kernel.open, []);
+  t.deepEqual(reconciler.pods(), []);
 });
 
 test('a tunnel that does not answer fails the enrolment instead of holding it', async (t) => {
@@ -266,6 +271,7 @@ for (const [title, arrange] of [
     arrange(all);
     await t.throwsAsync(all.reconciler.withdraw('uid-a'), { code: 'WITHDRAW_FAILED' });
     t.like(all.reconciler.pods()[0], { kind: 'withdrawing', error: 'boom' });
+    t.deepEqual(all.kernel.open, [all.cookie]);
     await all.reconciler.check();
     t.deepEqual(all.reconciler.pods(), []);
     t.deepEqual(all.kernel.open, []);

@@ -75,6 +75,17 @@ test('a block counts its bits in 128', (t) => {
   t.is(encodeCidr('fd00::/8' as Cidr).bits, 8);
 });
 
+test('a block says its family, so that ::/0 is not taken for one that has IPv4 in it', (t) => {
+  t.is(encodeCidr('0.0.0.0/0' as Cidr).family, 4);
+  t.is(encodeCidr('::/0' as Cidr).family, 6);
+});
+
+test('a block of v4-mapped addresses is a block of IPv4', (t) => {
+  t.is(parseCidr('::ffff:10.0.0.0/104'), '10.0.0.0/8' as Cidr);
+  t.is(parseCidr('::ffff:0.0.0.0/96'), '0.0.0.0/0' as Cidr);
+  t.is(parseCidr('::ffff:0:0/95'), undefined);
+});
+
 test('endpoints are written as in a URL', (t) => {
   t.is(formatEndpoint({ address: '10.0.0.1' as Address, port: 80 }), '10.0.0.1:80');
   t.is(formatEndpoint({ address: 'fd00::1' as Address, port: 80 }), '[fd00::1]:80');

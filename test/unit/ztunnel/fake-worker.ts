@@ -1,8 +1,8 @@
 /** A tunnel worker whose pods are this process's own loopback: the listener's port says where its clients wanted to go. */
-import { Socket } from 'node:net';
 import { parentPort, workerData } from 'node:worker_threads';
 import type { Endpoint } from '../../../src/mesh/index.ts';
 import { type PodSockets, runTunnelWorker, type TunnelWorkerData } from '../../../src/ztunnel/index.ts';
+import { fakePodSockets } from '../../contract/fakes/pod-sockets.ts';
 
 export interface FakeComposition {
   readonly destinations: Readonly<Record<number, Endpoint>>;
@@ -16,7 +16,9 @@ export interface FakeComposition {
 if (parentPort === null) throw new Error('fake-worker.ts is the entry of a worker thread');
 const data: TunnelWorkerData = workerData;
 const composition = data.composition as FakeComposition;
-const sockets: PodSockets = {
+const sockets = fakePodSockets(composition);
+const watched: PodSockets = {
+  ...sockets,
   originalDestination: (socket) => {
     const port = socket.localPort ?? 0;
     if (composition.exit.includes(port)) process.exit(3);
@@ -26,11 +28,7 @@ const sockets: PodSockets = {
         throw new Error('a crash');
       });
     }
-    const endpoint = composition.destinations[port];
-    return endpoint === undefined ? undefined : { endpoint, boundSource: false };
+    return sockets.originalDestination(socket);
   },
-  openOutbound: () => new Socket({ allowHalfOpen: true }),
-  openInbound: () => new Socket({ allowHalfOpen: true }),
-  setResetOnDeath: () => undefined,
 };
-runTunnelWorker({ port: parentPort, sockets }, data);
+runTunnelWorker({ port: parentPort, sockets: watched }, data);

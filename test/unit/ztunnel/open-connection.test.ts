@@ -6,7 +6,7 @@ import test from 'ava';
 import * as addon from '../../../native/addon/index.js';
 import { type Address, type Endpoint, encodeAddress, parseAddress } from '../../../src/mesh/index.ts';
 import { OpenConnection } from '../../../src/ztunnel/open-connection.ts';
-import { ending, pair } from './loopback.ts';
+import { ending, listening, pair } from './loopback.ts';
 
 const LOOPBACK = parseAddress('127.0.0.1') as Address;
 
@@ -78,4 +78,37 @@ test('a refused dial resets the client', async (t) => {
   t.false(await connection.dial(new Socket({ allowHalfOpen: true }), destination));
   t.is((await clientEnding).how, 'ECONNRESET');
   t.is((await connection.over).ended, 'dial-refused');
+});
+
+test('takes another source port where one is taken, all in the turn of the loop that it began in', async (t) => {
+  const [client, accepted] = await pair();
+  const server = await listening();
+  const destination = { address: LOOPBACK, port: server.port };
+  const from = (port: number): Socket =>
+    new Socket({
+      fd: addon.socketOpen({ family: 4, bind: { address: encodeAddress(LOOPBACK), port }, reusePort: true }),
+    });
+  const first = from(0);
+  first.connect({ host: LOOPBACK, port: server.port });
+  await once(first, 'connect');
+  const taken = first.localPort ?? 0;
+  let turned = false;
+  let asked = 0;
+  // Who stops accepting for a pod counts on this: its network namespace is closed next.
+  setImmediate(() => {
+    turned = true;
+  });
+  const connection = new OpenConnection(accepted, { setResetOnDeath: () => undefined });
+  const dialled = connection.dial(from(taken), destination, () => {
+    t.false(turned);
+    asked += 1;
+    return from(asked < 3 ? taken : 0);
+  });
+  t.true(await dialled);
+  t.is(asked, 3);
+  const clientEnding = ending(client);
+  connection.reset('internal');
+  t.is((await clientEnding).how, 'ECONNRESET');
+  first.destroy();
+  server.server.close();
 });
