@@ -16,25 +16,28 @@ import {
 const port = 8080;
 const python = '/usr/bin/python3';
 
-test.serial("the app's accept and getpeername give the real client, to the exact port when it is not enrolled", async (t) => {
-  await using stage = await scene(t.title);
-  const { node, server, outside } = stage;
-  const app = await serve(server, apps.pythonEcho({ port, mode: 'tell' }));
-  await serve(server, apps.echo({ port: 8081, mode: 'tell' }));
-  for (const caller of [outside, node])
-    for (const kind of socketKinds) {
-      const what = `${kind.name} from ${caller.name}`;
-      const to = kind.of(server);
-      const blocking = await converse(caller, apps.pythonConnect({ to, port, ...kind.options }));
-      const seen = await app.json({ event: 'accepted' });
-      t.is(plain(`${seen.accepted}`), `${blocking.local}`, `${what}: accept`);
-      t.is(plain(`${seen.peer}`), `${blocking.local}`, `${what}: getpeername`);
-      t.is(plain(`${seen.local}`), apps.endpoint(to, port), `${what}: getsockname`);
-      const node = await converse(caller, apps.pythonConnect({ to, port: 8081, ...kind.options }));
-      t.is(node.server?.peer, node.local, `${what}: remoteAddress of a Node server`);
-      t.is(node.server?.local, apps.endpoint(to, 8081), `${what}: localAddress of a Node server`);
-    }
-});
+test.serial(
+  "the app's accept and getpeername give the real client, to the exact port when it is not enrolled",
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { node, server, outside } = stage;
+    const app = await serve(server, apps.pythonEcho({ port, mode: 'tell' }));
+    await serve(server, apps.echo({ port: 8081, mode: 'tell' }));
+    for (const caller of [outside, node])
+      for (const kind of socketKinds) {
+        const what = `${kind.name} from ${caller.name}`;
+        const to = kind.of(server);
+        const blocking = await converse(caller, apps.pythonConnect({ to, port, ...kind.options }));
+        const seen = await app.json({ event: 'accepted' });
+        t.is(plain(`${seen.accepted}`), `${blocking.local}`, `${what}: accept`);
+        t.is(plain(`${seen.peer}`), `${blocking.local}`, `${what}: getpeername`);
+        t.is(plain(`${seen.local}`), apps.endpoint(to, port), `${what}: getsockname`);
+        const node = await converse(caller, apps.pythonConnect({ to, port: 8081, ...kind.options }));
+        t.is(node.server?.peer, node.local, `${what}: remoteAddress of a Node server`);
+        t.is(node.server?.local, apps.endpoint(to, 8081), `${what}: localAddress of a Node server`);
+      }
+  },
+);
 
 test.serial('of many clients at once each is shown to the server as itself', async (t) => {
   const atOnce = 200;
@@ -205,7 +208,13 @@ test.serial('a server that speaks first is heard by a client that waits for it',
       for (const greeter of [port, 8081])
         for (const nonblocking of [false, true]) {
           const what = `${kind.name} from ${from.name} to ${to.name}:${greeter}`;
-          const argv = apps.pythonConnect({ to: kind.of(to), port: greeter, listenFirst: true, nonblocking, ...kind.options });
+          const argv = apps.pythonConnect({
+            to: kind.of(to),
+            port: greeter,
+            listenFirst: true,
+            nonblocking,
+            ...kind.options,
+          });
           const talk = await converse(from, argv);
           t.is(talk.error, undefined, what);
           t.is(addressOf(talk.server?.peer), kind.of(from), what);

@@ -45,31 +45,38 @@ function expectTrueAddresses(
   t.is(addressOf(talk.server?.peer), expected.from, `${what}: getpeername of the server`);
 }
 
-test.serial('Python clients, blocking and not, and Node clients go through the agent and see true addresses', async (t) => {
-  await using stage = await scene(t.title);
-  const { agent, client, server, outside } = stage;
-  await serveAll(stage);
-  for (const target of [server, outside]) {
-    for (const kind of socketKinds) {
-      const to = kind.of(target);
-      const clients = {
-        blocking: apps.pythonConnect({ to, port: tellPort, ...kind.options }),
-        'non-blocking': apps.pythonConnect({ to, port: tellPort, nonblocking: true, ...kind.options }),
-        'event loop': apps.connect({ to: kind.name === 'v4-mapped' ? `::ffff:${to}` : to, port: tellPort }),
-      };
-      for (const [name, argv] of Object.entries(clients)) {
-        const what = `${name}, ${kind.name}, to ${target.name}`;
-        let talk: Conversation = {};
-        const counts = await counted(agent, async () => {
-          talk = await converse(client, argv);
-        });
-        expectTrueAddresses(t, what, talk, { from: kind.of(client), to, port: tellPort });
-        const inbound = target === server ? 1 : 0;
-        t.deepEqual(counts, { ...nothing, accepted: 1 + inbound, captured_outbound: 1, captured_inbound: inbound }, what);
+test.serial(
+  'Python clients, blocking and not, and Node clients go through the agent and see true addresses',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { agent, client, server, outside } = stage;
+    await serveAll(stage);
+    for (const target of [server, outside]) {
+      for (const kind of socketKinds) {
+        const to = kind.of(target);
+        const clients = {
+          blocking: apps.pythonConnect({ to, port: tellPort, ...kind.options }),
+          'non-blocking': apps.pythonConnect({ to, port: tellPort, nonblocking: true, ...kind.options }),
+          'event loop': apps.connect({ to: kind.name === 'v4-mapped' ? `::ffff:${to}` : to, port: tellPort }),
+        };
+        for (const [name, argv] of Object.entries(clients)) {
+          const what = `${name}, ${kind.name}, to ${target.name}`;
+          let talk: Conversation = {};
+          const counts = await counted(agent, async () => {
+            talk = await converse(client, argv);
+          });
+          expectTrueAddresses(t, what, talk, { from: kind.of(client), to, port: tellPort });
+          const inbound = target === server ? 1 : 0;
+          t.deepEqual(
+            counts,
+            { ...nothing, accepted: 1 + inbound, captured_outbound: 1, captured_inbound: inbound },
+            what,
+          );
+        }
       }
     }
-  }
-});
+  },
+);
 
 test.serial('curl, nc and io_uring clients go through the agent and see true addresses', async (t) => {
   await using stage = await scene(t.title);
@@ -118,37 +125,43 @@ test.serial('curl, nc and io_uring clients go through the agent and see true add
     }
 });
 
-test.serial('a client that has bound its port, address or device keeps what it has bound, and is captured', async (t) => {
-  await using stage = await scene(t.title);
-  const { agent, client, outside } = stage;
-  await serveAll(stage);
-  let port = 5000;
-  for (const kind of socketKinds) {
-    const [from, to] = [kind.of(client), kind.of(outside)];
-    const bindings = {
-      'port only': { bindPort: true },
-      'address only': { bind: from },
-      'address, its port left to connect': { bind: from, noPort: true },
-      'address and port': { bind: from, bindPort: true },
-      device: { device: 'eth0' },
-      'device and port': { device: 'eth0', bindPort: true },
-      'device and address': { device: 'eth0', bind: from },
-      'shared port': { bindPort: true, reuse: true },
-      'shared address and port': { bind: from, bindPort: true, reuse: true },
-    };
-    for (const [name, { bindPort, ...binding }] of Object.entries<Record<string, string | boolean>>(bindings)) {
-      port += 1;
-      const own = bindPort === true ? { bindPort: port } : {};
-      let talk: Conversation = {};
-      const counts = await counted(agent, async () => {
-        talk = await converse(client, apps.pythonConnect({ to, port: tellPort, ...kind.options, ...binding, ...own }));
-      });
-      expectTrueAddresses(t, `${name}, ${kind.name}`, talk, { from, to, port: tellPort });
-      if (bindPort === true) t.is(portOf(talk.local), port, `${name}, ${kind.name}: the port`);
-      t.deepEqual(counts, { ...nothing, accepted: 1, captured_outbound: 1 }, `${name}, ${kind.name}`);
+test.serial(
+  'a client that has bound its port, address or device keeps what it has bound, and is captured',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { agent, client, outside } = stage;
+    await serveAll(stage);
+    let port = 5000;
+    for (const kind of socketKinds) {
+      const [from, to] = [kind.of(client), kind.of(outside)];
+      const bindings = {
+        'port only': { bindPort: true },
+        'address only': { bind: from },
+        'address, its port left to connect': { bind: from, noPort: true },
+        'address and port': { bind: from, bindPort: true },
+        device: { device: 'eth0' },
+        'device and port': { device: 'eth0', bindPort: true },
+        'device and address': { device: 'eth0', bind: from },
+        'shared port': { bindPort: true, reuse: true },
+        'shared address and port': { bind: from, bindPort: true, reuse: true },
+      };
+      for (const [name, { bindPort, ...binding }] of Object.entries<Record<string, string | boolean>>(bindings)) {
+        port += 1;
+        const own = bindPort === true ? { bindPort: port } : {};
+        let talk: Conversation = {};
+        const counts = await counted(agent, async () => {
+          talk = await converse(
+            client,
+            apps.pythonConnect({ to, port: tellPort, ...kind.options, ...binding, ...own }),
+          );
+        });
+        expectTrueAddresses(t, `${name}, ${kind.name}`, talk, { from, to, port: tellPort });
+        if (bindPort === true) t.is(portOf(talk.local), port, `${name}, ${kind.name}: the port`);
+        t.deepEqual(counts, { ...nothing, accepted: 1, captured_outbound: 1 }, `${name}, ${kind.name}`);
+      }
     }
-  }
-});
+  },
+);
 
 test.serial('a Node client that binds its source keeps it', async (t) => {
   await using stage = await scene(t.title);
@@ -177,39 +190,42 @@ test.serial('of several pod addresses the one that the client has bound is the o
     }
 });
 
-test.serial('servers bound to 0.0.0.0, to [::] or only to their pod address are reached, each in its families', async (t) => {
-  await using stage = await scene(t.title);
-  const { agent, client, server, outside } = stage;
-  const bindings = [
-    { name: '0.0.0.0', bind: '0.0.0.0', answers: ['IPv4', 'v4-mapped'] },
-    { name: '[::], dual stack', bind: '::', answers: ['IPv4', 'IPv6', 'v4-mapped'] },
-    { name: '[::], IPv6 only', bind: '::', v6only: true, answers: ['IPv6'] },
-    { name: 'its IPv4 address', bind: server.ipv4, answers: ['IPv4', 'v4-mapped'] },
-    { name: 'its v4-mapped address', bind: `::ffff:${server.ipv4}`, answers: ['IPv4', 'v4-mapped'] },
-    { name: 'its IPv6 address', bind: server.ipv6, answers: ['IPv6'] },
-  ];
-  for (const [index, { name, answers, ...binding }] of bindings.entries()) {
-    const port = 9000 + index;
-    const app = await serve(server, apps.pythonEcho({ ...binding, port, mode: 'tell' }));
-    for (const caller of [client, outside])
-      for (const kind of socketKinds) {
-        const what = `a server on ${name}, called by ${caller.name} with ${kind.name}`;
-        let talk: Conversation = {};
-        const { captured_inbound } = await counted(agent, async () => {
-          talk = await converse(caller, apps.pythonConnect({ to: kind.of(server), port, ...kind.options }));
-        });
-        t.is(captured_inbound, 1, what);
-        if (!answers.includes(kind.name)) {
-          t.is(talk.error, 'ECONNRESET', what);
-          continue;
+test.serial(
+  'servers bound to 0.0.0.0, to [::] or only to their pod address are reached, each in its families',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { agent, client, server, outside } = stage;
+    const bindings = [
+      { name: '0.0.0.0', bind: '0.0.0.0', answers: ['IPv4', 'v4-mapped'] },
+      { name: '[::], dual stack', bind: '::', answers: ['IPv4', 'IPv6', 'v4-mapped'] },
+      { name: '[::], IPv6 only', bind: '::', v6only: true, answers: ['IPv6'] },
+      { name: 'its IPv4 address', bind: server.ipv4, answers: ['IPv4', 'v4-mapped'] },
+      { name: 'its v4-mapped address', bind: `::ffff:${server.ipv4}`, answers: ['IPv4', 'v4-mapped'] },
+      { name: 'its IPv6 address', bind: server.ipv6, answers: ['IPv6'] },
+    ];
+    for (const [index, { name, answers, ...binding }] of bindings.entries()) {
+      const port = 9000 + index;
+      const app = await serve(server, apps.pythonEcho({ ...binding, port, mode: 'tell' }));
+      for (const caller of [client, outside])
+        for (const kind of socketKinds) {
+          const what = `a server on ${name}, called by ${caller.name} with ${kind.name}`;
+          let talk: Conversation = {};
+          const { captured_inbound } = await counted(agent, async () => {
+            talk = await converse(caller, apps.pythonConnect({ to: kind.of(server), port, ...kind.options }));
+          });
+          t.is(captured_inbound, 1, what);
+          if (!answers.includes(kind.name)) {
+            t.is(talk.error, 'ECONNRESET', what);
+            continue;
+          }
+          expectTrueAddresses(t, what, talk, { from: kind.of(caller), to: kind.of(server), port });
+          const seen = await app.json({ event: 'accepted' });
+          t.is(seen.accepted, seen.peer, `${what}: accept says the same as getpeername`);
+          if (caller === outside) t.is(plain(`${seen.peer}`), talk.local ?? '', `${what}: the exact port`);
         }
-        expectTrueAddresses(t, what, talk, { from: kind.of(caller), to: kind.of(server), port });
-        const seen = await app.json({ event: 'accepted' });
-        t.is(seen.accepted, seen.peer, `${what}: accept says the same as getpeername`);
-        if (caller === outside) t.is(plain(`${seen.peer}`), talk.local ?? '', `${what}: the exact port`);
-      }
-  }
-});
+    }
+  },
+);
 
 test.serial('a server bound only to the loopback answers in its pod and stays unreachable from outside', async (t) => {
   await using stage = await scene(t.title);
@@ -224,7 +240,11 @@ test.serial('a server bound only to the loopback answers in its pod and stays un
     const inside = await converse(server, apps.pythonConnect({ to: loopback, port }));
     t.is(inside.server?.peer, inside.local);
     await app.kill();
-    t.is(app.lines.filter((line) => line.includes('accepted')).length, 1, `${name}: only the pod's own call was accepted`);
+    t.is(
+      app.lines.filter((line) => line.includes('accepted')).length,
+      1,
+      `${name}: only the pod's own call was accepted`,
+    );
   }
 });
 

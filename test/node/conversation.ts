@@ -122,7 +122,9 @@ export async function counted(agent: LabAgent, work: () => Promise<unknown>): Pr
 /** Gives a pod further addresses. */
 export async function addAddresses(pod: LabPod, addresses: readonly string[]): Promise<void> {
   for (const address of addresses) {
-    const block = address.includes(':') ? ['-6', 'address', 'add', `${address}/64`, 'nodad'] : ['address', 'add', `${address}/16`];
+    const block = address.includes(':')
+      ? ['-6', 'address', 'add', `${address}/64`, 'nodad']
+      : ['address', 'add', `${address}/16`];
     const { code, stderr } = await pod.exec(['ip', ...block, 'dev', 'eth0'], { restricted: false });
     if (code !== 0) throw new Error(`cannot give ${pod.name} the address ${address}: ${stderr}`);
   }

@@ -1,6 +1,16 @@
 import test from 'ava';
 import type { LabPod, PodRequest } from '../lab/index.ts';
-import { addAddresses, addressOf, apps, type Counts, converse, counted, nothing, scene, serve } from './conversation.ts';
+import {
+  addAddresses,
+  addressOf,
+  apps,
+  type Counts,
+  converse,
+  counted,
+  nothing,
+  scene,
+  serve,
+} from './conversation.ts';
 
 /** Which connections must pass by the agent, of all that are tried. */
 interface Trial {
@@ -37,46 +47,52 @@ const blocks: ReadonlyArray<{ cidrs: string[]; inside: (address: string) => bool
   { cidrs: [], inside: () => false },
 ];
 
-test.serial('outbound ports: what is excluded goes direct, and one port beside is captured, IPv4 and IPv6', async (t) => {
-  await using stage = await scene(t.title);
-  const { agent, client, outside } = stage;
-  for (const each of ports) await serve(outside, apps.pythonEcho({ port: each, mode: 'tell' }));
-  await agent.enrol(client, { excludeOutboundPorts: [port] });
-  for (const to of outside.addresses)
-    for (const each of ports) {
-      const counts = await counted(agent, async () => {
-        const talk = await converse(client, apps.pythonConnect({ to, port: each }));
-        t.is(talk.error, undefined);
-        // Direct: the very socket of the client is what the server has at the other end.
-        t.is(talk.server?.peer === talk.local, each === port, `${to} ${each}`);
-        t.is(talk.peer, apps.endpoint(to, each));
-      });
-      t.deepEqual(counts, each === port ? outboundExcluded : outboundLed, `${to} ${each}`);
-    }
-  // Outbound says nothing of inbound.
-  await serve(client, apps.pythonEcho({ port, mode: 'tell' }));
-  for (const to of client.addresses)
-    t.deepEqual(await counted(agent, () => converse(outside, apps.pythonConnect({ to, port }))), inboundLed);
-});
+test.serial(
+  'outbound ports: what is excluded goes direct, and one port beside is captured, IPv4 and IPv6',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { agent, client, outside } = stage;
+    for (const each of ports) await serve(outside, apps.pythonEcho({ port: each, mode: 'tell' }));
+    await agent.enrol(client, { excludeOutboundPorts: [port] });
+    for (const to of outside.addresses)
+      for (const each of ports) {
+        const counts = await counted(agent, async () => {
+          const talk = await converse(client, apps.pythonConnect({ to, port: each }));
+          t.is(talk.error, undefined);
+          // Direct: the very socket of the client is what the server has at the other end.
+          t.is(talk.server?.peer === talk.local, each === port, `${to} ${each}`);
+          t.is(talk.peer, apps.endpoint(to, each));
+        });
+        t.deepEqual(counts, each === port ? outboundExcluded : outboundLed, `${to} ${each}`);
+      }
+    // Outbound says nothing of inbound.
+    await serve(client, apps.pythonEcho({ port, mode: 'tell' }));
+    for (const to of client.addresses)
+      t.deepEqual(await counted(agent, () => converse(outside, apps.pythonConnect({ to, port }))), inboundLed);
+  },
+);
 
-test.serial('inbound ports: what is excluded goes direct, and one port beside is captured, IPv4 and IPv6', async (t) => {
-  await using stage = await scene(t.title);
-  const { agent, server, outside } = stage;
-  for (const each of ports) await serve(server, apps.pythonEcho({ port: each, mode: 'tell' }));
-  await agent.enrol(server, { excludeInboundPorts: [port] });
-  for (const to of server.addresses)
-    for (const each of ports) {
-      const counts = await counted(agent, async () => {
-        const talk = await converse(outside, apps.pythonConnect({ to, port: each }));
-        t.is(talk.server?.peer, talk.local ?? '', `${to} ${each}`);
-      });
-      t.deepEqual(counts, each === port ? inboundExcluded : inboundLed, `${to} ${each}`);
-    }
-  // Inbound says nothing of outbound.
-  await serve(outside, apps.pythonEcho({ port, mode: 'tell' }));
-  for (const to of outside.addresses)
-    t.deepEqual(await counted(agent, () => converse(server, apps.pythonConnect({ to, port }))), outboundLed);
-});
+test.serial(
+  'inbound ports: what is excluded goes direct, and one port beside is captured, IPv4 and IPv6',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { agent, server, outside } = stage;
+    for (const each of ports) await serve(server, apps.pythonEcho({ port: each, mode: 'tell' }));
+    await agent.enrol(server, { excludeInboundPorts: [port] });
+    for (const to of server.addresses)
+      for (const each of ports) {
+        const counts = await counted(agent, async () => {
+          const talk = await converse(outside, apps.pythonConnect({ to, port: each }));
+          t.is(talk.server?.peer, talk.local ?? '', `${to} ${each}`);
+        });
+        t.deepEqual(counts, each === port ? inboundExcluded : inboundLed, `${to} ${each}`);
+      }
+    // Inbound says nothing of outbound.
+    await serve(outside, apps.pythonEcho({ port, mode: 'tell' }));
+    for (const to of outside.addresses)
+      t.deepEqual(await counted(agent, () => converse(server, apps.pythonConnect({ to, port }))), outboundLed);
+  },
+);
 
 test.serial('outbound blocks are exact to their first and last address, and of their own family only', async (t) => {
   await using stage = await scene(t.title);

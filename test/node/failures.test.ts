@@ -23,31 +23,34 @@ except OSError as error:
     print(json.dumps({"error": errno.errorcode.get(error.errno, str(error))}))
 `;
 
-test.serial('a closed port is learned of by a reset, whatever the client does and wherever the server is', async (t) => {
-  await using stage = await scene(t.title);
-  const { client, server, outside } = stage;
-  for (const [from, to] of [
-    [client, outside],
-    [client, server],
-    [outside, server],
-  ] as const)
-    for (const kind of socketKinds) {
-      const target = { to: kind.of(to), port: closedPort, ...kind.options };
-      const clients = {
-        'that speaks': apps.pythonConnect(target),
-        'that only listens': apps.pythonConnect({ ...target, listenFirst: true }),
-        'that does not block': apps.pythonConnect({ ...target, nonblocking: true }),
-        'on an event loop': apps.connect({ to: target.to, port: closedPort }),
-        'on an event loop that only listens': apps.connect({ to: target.to, port: closedPort, listenFirst: true }),
-        'that has bound its address': apps.pythonConnect({ ...target, bind: kind.of(from) }),
-        'that has half-closed': [python, '-c', halfClosing, target.to, `${closedPort}`],
-      };
-      for (const [name, argv] of Object.entries(clients)) {
-        const { error = 'none' } = await converse(from, argv);
-        t.true(refusals.includes(error), `a client ${name}, ${kind.name}, ${from.name} to ${to.name}: ${error}`);
+test.serial(
+  'a closed port is learned of by a reset, whatever the client does and wherever the server is',
+  async (t) => {
+    await using stage = await scene(t.title);
+    const { client, server, outside } = stage;
+    for (const [from, to] of [
+      [client, outside],
+      [client, server],
+      [outside, server],
+    ] as const)
+      for (const kind of socketKinds) {
+        const target = { to: kind.of(to), port: closedPort, ...kind.options };
+        const clients = {
+          'that speaks': apps.pythonConnect(target),
+          'that only listens': apps.pythonConnect({ ...target, listenFirst: true }),
+          'that does not block': apps.pythonConnect({ ...target, nonblocking: true }),
+          'on an event loop': apps.connect({ to: target.to, port: closedPort }),
+          'on an event loop that only listens': apps.connect({ to: target.to, port: closedPort, listenFirst: true }),
+          'that has bound its address': apps.pythonConnect({ ...target, bind: kind.of(from) }),
+          'that has half-closed': [python, '-c', halfClosing, target.to, `${closedPort}`],
+        };
+        for (const [name, argv] of Object.entries(clients)) {
+          const { error = 'none' } = await converse(from, argv);
+          t.true(refusals.includes(error), `a client ${name}, ${kind.name}, ${from.name} to ${to.name}: ${error}`);
+        }
       }
-    }
-});
+  },
+);
 
 test.serial('curl and nc fail at a closed port, and do not take it for an empty answer', async (t) => {
   await using stage = await scene(t.title);
@@ -80,7 +83,11 @@ test.serial('an unreachable host is learned of by an error, never by an end', as
 test.serial('what is prohibited on the way is learned of by an error', async (t) => {
   await using stage = await scene(t.title);
   const { node, client, outside } = stage;
-  const { code, stderr } = await node.exec(['sh', '-c', 'ip route add prohibit 198.51.100.0/24 && ip -6 route add prohibit 2001:db8:1::/64']);
+  const { code, stderr } = await node.exec([
+    'sh',
+    '-c',
+    'ip route add prohibit 198.51.100.0/24 && ip -6 route add prohibit 2001:db8:1::/64',
+  ]);
   t.is(code, 0, stderr);
   for (const to of ['198.51.100.1', '2001:db8:1::1']) {
     const twin = await converse(outside, apps.pythonConnect({ to, port: 80 }));
@@ -92,13 +99,23 @@ test.serial('what is prohibited on the way is learned of by an error', async (t)
 test.serial('a family that the pod has no address of is refused at once, as without the mesh', async (t) => {
   await using lab = await Lab.create(t.title);
   const node = await lab.node('n1');
-  const [v4, v6, target] = [await node.pod('v4', { ipv6: false }), await node.pod('v6', { ipv4: false }), await node.pod('target')];
+  const [v4, v6, target] = [
+    await node.pod('v4', { ipv6: false }),
+    await node.pod('v6', { ipv4: false }),
+    await node.pod('target'),
+  ];
   const agent = await node.agent();
   await agent.enrol(v4);
   await agent.enrol(v6);
   await serve(target, apps.echo({ port: 8080, mode: 'tell' }));
-  t.like(await converse(v4, apps.pythonConnect({ to: target.ipv6, port: 8080 })), { error: 'ENETUNREACH', at: 'connect' });
-  t.like(await converse(v6, apps.pythonConnect({ to: target.ipv4, port: 8080 })), { error: 'ENETUNREACH', at: 'connect' });
+  t.like(await converse(v4, apps.pythonConnect({ to: target.ipv6, port: 8080 })), {
+    error: 'ENETUNREACH',
+    at: 'connect',
+  });
+  t.like(await converse(v6, apps.pythonConnect({ to: target.ipv4, port: 8080 })), {
+    error: 'ENETUNREACH',
+    at: 'connect',
+  });
   t.is((await converse(v4, apps.pythonConnect({ to: target.ipv4, port: 8080 }))).error, undefined);
   t.is((await converse(v6, apps.pythonConnect({ to: target.ipv6, port: 8080 }))).error, undefined);
 });
@@ -111,30 +128,33 @@ test.serial('a source address that cannot be had there is learned of by a reset'
   t.is((await converse(client, request)).error, 'ECONNRESET');
 });
 
-test.serial('a black hole is learned of by a reset, when the kernel gives up as it would without the mesh', async (t) => {
-  await using lab = await Lab.create(t.title);
-  const [near, far] = [await lab.node('n1'), await lab.node('n2')];
-  const link = await lab.link(near, far);
-  const [client, twin, target] = [await near.pod('client'), await near.pod('twin'), await far.pod('target')];
-  const agent = await near.agent();
-  await agent.enrol(client);
-  await serve(target, apps.echo({ port: 8080, mode: 'tell' }));
-  for (const pod of [client, twin]) {
-    await pod.sysctl({ 'net.ipv4.tcp_syn_retries': 1 });
-    t.is((await converse(pod, apps.pythonConnect({ to: target.ipv4, port: 8080 }))).error, undefined);
-  }
-  await link.lose(100);
-  for (const { name, of } of families) {
-    const failed = async (pod: LabPod, timeoutS: number): Promise<string | undefined> =>
-      parseConversation(await pod.exec(apps.pythonConnect({ to: of(target), port: 8080, timeout: timeoutS }))).error;
-    const began = performance.now();
-    t.is(await failed(twin, 600), 'ETIMEDOUT', `${name} without the mesh`);
-    // A guard against never, not a measure: the app's own patience, of ten times what the twin needed.
-    const patienceS = ((performance.now() - began) / 1000) * 10;
-    t.is(await failed(client, patienceS), 'ECONNRESET', name);
-  }
-  t.is(await metric(agent, 'culvert_connections_ended_total', 'reason="dial-timed-out"'), 2);
-});
+test.serial(
+  'a black hole is learned of by a reset, when the kernel gives up as it would without the mesh',
+  async (t) => {
+    await using lab = await Lab.create(t.title);
+    const [near, far] = [await lab.node('n1'), await lab.node('n2')];
+    const link = await lab.link(near, far);
+    const [client, twin, target] = [await near.pod('client'), await near.pod('twin'), await far.pod('target')];
+    const agent = await near.agent();
+    await agent.enrol(client);
+    await serve(target, apps.echo({ port: 8080, mode: 'tell' }));
+    for (const pod of [client, twin]) {
+      await pod.sysctl({ 'net.ipv4.tcp_syn_retries': 1 });
+      t.is((await converse(pod, apps.pythonConnect({ to: target.ipv4, port: 8080 }))).error, undefined);
+    }
+    await link.lose(100);
+    for (const { name, of } of families) {
+      const failed = async (pod: LabPod, timeoutS: number): Promise<string | undefined> =>
+        parseConversation(await pod.exec(apps.pythonConnect({ to: of(target), port: 8080, timeout: timeoutS }))).error;
+      const began = performance.now();
+      t.is(await failed(twin, 600), 'ETIMEDOUT', `${name} without the mesh`);
+      // A guard against never, not a measure: the app's own patience, of ten times what the twin needed.
+      const patienceS = ((performance.now() - began) / 1000) * 10;
+      t.is(await failed(client, patienceS), 'ECONNRESET', name);
+    }
+    t.is(await metric(agent, 'culvert_connections_ended_total', 'reason="dial-timed-out"'), 2);
+  },
+);
 
 /** Reads until the client has ended, then sends on until it is told that nobody listens. */
 const sendsOn = `
@@ -170,7 +190,10 @@ test.serial('a server that sends on after its client has gone is told by a reset
     for (const { name, of } of families) {
       t.is((await from.exec([python, '-c', leaving, of(to), '8080'])).code, 0);
       const { error } = await app.json({ event: 'told' }, 60_000);
-      t.true(['BrokenPipeError', 'ConnectionResetError'].includes(`${error}`), `${name}, ${from.name} to ${to.name}: ${error}`);
+      t.true(
+        ['BrokenPipeError', 'ConnectionResetError'].includes(`${error}`),
+        `${name}, ${from.name} to ${to.name}: ${error}`,
+      );
     }
     await app.kill();
   }

@@ -39,7 +39,7 @@ test('has a failure where AVA ended badly and named none', (t) => {
   t.is(settle({ ...tally, failed: 2 }, 1).failed, 2);
 });
 
-test('counts the passed ones itself where AVA, because some failed, does not say', (t) => {
+test('counts the passed ones itself, since AVA does not say when one has failed', (t) => {
   t.deepEqual(tallyOf(['  ✔ a', '  ✔ b (12ms)', '  ✘ [fail]: c', '  ─', '', '  1 test failed']), {
     passed: 2,
     failed: 1,
