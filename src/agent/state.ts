@@ -3,7 +3,6 @@
  * It is a memory, not the truth: what is captured stands in the kernel's pins, and without the file those stay closed.
  */
 import * as disk from 'node:fs/promises';
-import { dirname } from 'node:path';
 import { z } from 'zod';
 import type { NetnsCookie, Pod } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
@@ -124,10 +123,8 @@ export class StateFile {
       await using file = await this.#fs.open(next, 'w', 0o600);
       await file.chmod(0o600);
       await file.writeFile(`${JSON.stringify(content)}\n`);
-      await file.sync();
+      // Not synced to the disk: what was saved means nothing in another boot, and a killed agent loses nothing of it.
       await this.#fs.rename(next, path);
-      await using directory = await this.#fs.open(dirname(path), 'r');
-      await directory.sync();
     } catch (cause) {
       throw new AgentError('STATE_UNWRITABLE', `cannot write ${path}; is its file system full or read-only?`, {
         cause,

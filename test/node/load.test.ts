@@ -12,6 +12,9 @@ const outward = soak
   : { rate: 500, seconds: 3, destinations: 10, held: 600 };
 /** What comes into one app, and from how many pods. */
 const inward = soak ? { rate: 4000, seconds: 60, callers: 4 } : { rate: 1000, seconds: 3, callers: 2 };
+/** What is done to see that memory comes back, and how much of it may not. */
+const churn = soak ? { rate: 2000, seconds: 60, held: 1500 } : { rate: 500, seconds: 3, held: 200 };
+const mostKeptMiB = 32;
 /**
  * Connections under way, at most. A machine that is too slow for the rate then reaches a lower one, and what is held and
  * under way fits into the agents' descriptors all the same.
@@ -39,11 +42,14 @@ async function warmUp(from: LabPod, to: readonly string[]): Promise<void> {
   await from.exec(await apps.load({ rate: 100, seconds: 0.2, to }));
 }
 
-/** Resident memory now and at its highest, MiB. */
-function memoryOf(agent: LabAgent): string {
+/** Resident memory of an agent: now (VmRSS) or at its highest (VmHWM). */
+function residentMiB(agent: LabAgent, which: 'VmRSS' | 'VmHWM'): number {
   const status = readFileSync(`/proc/${agent.process.pid}/status`, 'utf8');
-  const mib = (name: string): number => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024);
-  return `${mib('VmRSS')} MiB (highest ${mib('VmHWM')})`;
+  return Math.round(Number(new RegExp(`${which}:\\s+(\\d+)`).exec(status)?.[1]) / 1024);
+}
+
+function memoryOf(agent: LabAgent): string {
+  return `${residentMiB(agent, 'VmRSS')} MiB (highest ${residentMiB(agent, 'VmHWM')})`;
 }
 
 /** As much of the agent's `status` as is compared. */
@@ -190,3 +196,38 @@ for (const { name, of } of families)
     for (const end of ends) t.like(end, { answered: end.started, errors: {} });
     await before.assert(t, 'inbound', started);
   });
+
+test.serial('what connections take of the agent’s memory is given back', async (t) => {
+  t.timeout(hangMs);
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  const [client, server] = [await node.pod('client'), await node.pod('server')];
+  await serve(server, await apps.answer({ port: firstPort, ports: 10 }));
+  // A small heap is swept often, so that what is resident is what is kept; what leaks enough ends the agent.
+  const nodeArgs = ['--max-semi-space-size=2', '--max-old-space-size=32'];
+  const agent = await node.agent({ logLevel: 'info', nodeArgs });
+  await agent.enrol(client);
+  await agent.enrol(server);
+  const to = Array.from({ length: 10 }, (_, n) => apps.endpoint(n % 2 ? server.ipv4 : server.ipv6, firstPort + n));
+  const round = async (size: typeof churn): Promise<number> => {
+    const holder = client.run(apps.hold({ count: size.held, to, rate: 1000 }));
+    t.like(await holder.json({ event: 'held' }, hangMs), { open: size.held, errors: {} });
+    const end = await loadEnd(client.run(await apps.load({ rate: size.rate, seconds: size.seconds, to, atOnce: 500 })));
+    t.like(end, { answered: end.started, errors: {} });
+    holder.write('close\n');
+    await holder.exit;
+    await settled(
+      () => relayed(agent),
+      (open) => open === 0,
+    );
+    return size.held + end.started;
+  };
+  await round({ rate: 500, seconds: 1, held: 100 });
+  const before = residentMiB(agent, 'VmRSS');
+  const connections = await round(churn);
+  const after = residentMiB(agent, 'VmRSS');
+  t.log(
+    `${connections} connections: ${before} MiB before, ${after} MiB after, highest ${residentMiB(agent, 'VmHWM')} MiB`,
+  );
+  t.true(after - before < mostKeptMiB);
+});

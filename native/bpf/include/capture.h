@@ -13,16 +13,6 @@
 #define PROTOCOL_MPTCP 262
 #define SOCKET_STREAM 1
 
-/*
- * Ports used where one address must do for all destinations: the first block that lies outside of the range that source
- * ports are chosen from. By default that is the middle one.
- */
-#define SPREAD_PORT_BASE 16384
-#define SPREAD_PORT_MASK 0x3fff
-#define SPREAD_PORT_BASE_HIGH 49152
-#define SPREAD_PORT_BASE_LOW 512
-#define SPREAD_PORT_MASK_LOW 0x1ff
-
 struct intent {
 	struct endpoint destination; /* what the app asks for */
 	struct endpoint source;	     /* what the socket is bound to; zero where it is not */
@@ -44,25 +34,51 @@ static __always_inline int destination_is_left_alone(const struct pod *pod, cons
 	       pod_has_address(pod, address);
 }
 
+/* Blocks of ports on the pod's own address, by the first port and how many are used. */
+#define PORTS_LOWEST 1
+#define PORTS_LOWEST_COUNT 511
+#define PORTS_PRIVILEGED 512
+#define PORTS_PRIVILEGED_COUNT 512
+#define PORTS_LOW 1024
+#define PORTS_LOW_COUNT 15360
+#define PORTS_MIDDLE 16384
+#define PORTS_MIDDLE_COUNT 16384
+#define PORTS_HIGH 32768
+#define PORTS_HIGHEST 49152
+#define PORTS_HIGHEST_COUNT 16384
+
 /*
- * From the pod's address to the pod's address: with the same port at both ends a socket meets itself, and the app its
- * own words. Either the source port is known, or the kernel will choose it from the namespace's range, so the port is
- * one outside of it. 0: there is none (a range that leaves neither the low ports nor the high).
+ * From the pod's address to the pod's address: a socket whose port is its own target's would meet itself, and two
+ * sockets each bound to the other's target would meet each other, without any listener (simultaneous open, seen while
+ * the agent's queue is full). So the block of the source port decides the block of the target, and no two blocks lead
+ * to each other: high -> middle -> low -> highest, privileged -> lowest -> highest.
+ *
+ * Where the kernel will choose the source port, it will be one of the namespace's range. Then it is the first block
+ * such that neither it, nor the block that it leads to itself, has a port of that range. 0: there is none.
  */
 static __always_inline __u16 target_port_on_own(__u32 hash, __u16 source_port)
 {
-	__u16 port = SPREAD_PORT_BASE + (hash & SPREAD_PORT_MASK);
 	struct port_range range;
 
+	if (source_port >= PORTS_HIGH)
+		return PORTS_MIDDLE + hash % PORTS_MIDDLE_COUNT;
+	if (source_port >= PORTS_MIDDLE)
+		return PORTS_LOW + hash % PORTS_LOW_COUNT;
+	if (source_port >= PORTS_LOW)
+		return PORTS_HIGHEST + hash % PORTS_HIGHEST_COUNT;
+	if (source_port >= PORTS_PRIVILEGED)
+		return PORTS_LOWEST + hash % PORTS_LOWEST_COUNT;
 	if (source_port)
-		return port == source_port ? port ^ 1 : port;
+		return PORTS_HIGHEST + hash % PORTS_HIGHEST_COUNT;
 	range = caller_port_range();
-	if (range.high < SPREAD_PORT_BASE || range.low > SPREAD_PORT_BASE + SPREAD_PORT_MASK)
-		return port;
-	if (range.high < SPREAD_PORT_BASE_HIGH)
-		return SPREAD_PORT_BASE_HIGH + (hash & SPREAD_PORT_MASK);
-	if (range.low > SPREAD_PORT_BASE_LOW + SPREAD_PORT_MASK_LOW)
-		return SPREAD_PORT_BASE_LOW + (hash & SPREAD_PORT_MASK_LOW);
+	if (range.low >= PORTS_HIGH)
+		return PORTS_MIDDLE + hash % PORTS_MIDDLE_COUNT;
+	if (range.low >= PORTS_MIDDLE && range.high < PORTS_HIGHEST)
+		return PORTS_LOW + hash % PORTS_LOW_COUNT;
+	if (range.high < PORTS_MIDDLE)
+		return PORTS_HIGHEST + hash % PORTS_HIGHEST_COUNT;
+	if (range.low >= PORTS_LOW)
+		return PORTS_PRIVILEGED + hash % PORTS_PRIVILEGED_COUNT;
 	return 0;
 }
 
@@ -110,6 +126,7 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 	__u64 netns = bpf_get_netns_cookie(ctx);
 	struct pod *pod = pod_find(netns);
 	const struct address *own;
+	struct pod_usage *usage;
 	struct peer peer = {.kind = PEER_ASKED};
 	int v4 = address_is_v4(&intent->destination.address);
 
@@ -133,6 +150,13 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 	if (!own && pod->address_count) {
 		/* What a pod without this family meets anyway, and meets at once: happy eyeballs depend on it. */
 		verdict_refuse(netns, REASON_NO_ADDRESS, ERRNO_NETUNREACH, &intent->source, &intent->destination);
+		return CAPTURE_REFUSED;
+	}
+	usage = bpf_map_lookup_elem(&pod_usage, &netns);
+	if (!usage || usage->handovers >= LIMIT_HANDOVERS_PER_POD) {
+		/* Here, because a connect that is led without a hand-over would find whatever app listens at its
+		 * target. */
+		verdict_refuse(netns, REASON_OVER_QUOTA, ERRNO_NOMEM, &intent->source, &intent->destination);
 		return CAPTURE_REFUSED;
 	}
 	peer.endpoint = intent->destination;

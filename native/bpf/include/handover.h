@@ -11,6 +11,9 @@
 #include "storage.h"
 #include "count.h"
 
+/* The connect hook refuses at the limit; so many connects may have passed it before they give their hand-over. */
+#define HANDOVERS_UNDER_WAY 1024
+
 static __always_inline void handover_give(const struct connection *connection, const struct peer *peer)
 {
 	struct handover handover = {.peer = *peer, .since_ns = bpf_ktime_get_ns()};
@@ -18,7 +21,7 @@ static __always_inline void handover_give(const struct connection *connection, c
 	struct pod_usage *usage = bpf_map_lookup_elem(&pod_usage, &netns);
 
 	/* Without an entry sk_lookup refuses the connection: failure is closed. */
-	if (!usage || usage->handovers >= LIMIT_HANDOVERS_PER_POD) {
+	if (!usage || usage->handovers >= LIMIT_HANDOVERS_PER_POD + HANDOVERS_UNDER_WAY) {
 		reason_report(netns, REASON_OVER_QUOTA, &connection->client, &connection->server);
 		return;
 	}

@@ -76,7 +76,7 @@ test('a crash between write and rename leaves the old state whole', async (t) =>
   t.deepEqual(await next.read(), [saved('b', 2n)]);
 });
 
-test('saves that come together share one write, and each is on disk when it resolves', async (t) => {
+test('saves that come together share one write, and each is written when it resolves', async (t) => {
   const path = place(t);
   let renames = 0;
   const rename: typeof disk.rename = (from, to) => {
