@@ -34,7 +34,8 @@ static __always_inline int peer_travels(const struct peer *peer)
 	return peer && (peer->kind == PEER_ASKED || peer->kind == PEER_SPOKEN);
 }
 
-static __always_inline void connect_started(struct bpf_sock_ops *ctx, struct bpf_sock *sk, __u64 netns)
+static __always_inline void connect_started(
+	struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct pod *pod, __u64 netns)
 {
 	struct connection connection = {.netns = netns};
 	struct peer *peer = bpf_sk_storage_get(&peers, sk, 0, 0);
@@ -42,7 +43,10 @@ static __always_inline void connect_started(struct bpf_sock_ops *ctx, struct bpf
 	if (!peer_travels(peer))
 		return;
 	endpoints_read(ctx, &connection.client, &connection.server);
-	handover_give(&connection, peer);
+	/* An app's connect without a hand-over is refused at its target; the agent's would reach the app with the
+	 * agent's own address for a client, so the agent asks for this flag before it relays a byte. */
+	if (handover_give(pod, &connection, peer))
+		peer->flags |= PEER_HANDED;
 	/* Only to forget what is never taken; another owner's program may clear the flag, so the agent sweeps too. */
 	bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
@@ -81,6 +85,7 @@ SEC("sockops")
 int on_sockops(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk;
+	struct pod *pod;
 	__u64 netns;
 
 	if (ctx->op != BPF_SOCK_OPS_TCP_CONNECT_CB && ctx->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB &&
@@ -90,11 +95,12 @@ int on_sockops(struct bpf_sock_ops *ctx)
 	if (!sk)
 		return 1;
 	netns = bpf_get_netns_cookie(ctx);
-	if (!pod_find(netns))
+	pod = pod_find(netns);
+	if (!pod)
 		return 1;
 	switch (ctx->op) {
 	case BPF_SOCK_OPS_TCP_CONNECT_CB:
-		connect_started(ctx, sk, netns);
+		connect_started(ctx, sk, pod, netns);
 		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		accept_established(ctx, sk, netns);

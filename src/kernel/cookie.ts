@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import * as addon from '../../native/addon/index.js';
 import type { NetnsCookie } from '../mesh/index.ts';
+import { readU64 } from './bytes.ts';
 import { SO_NETNS_COOKIE, SOL_SOCKET } from './constants.ts';
 
 /**
@@ -12,8 +13,7 @@ import { SO_NETNS_COOKIE, SOL_SOCKET } from './constants.ts';
 export function netnsCookie(netnsFd?: number): NetnsCookie {
   const fd = addon.socketOpen(netnsFd === undefined ? { family: 4 } : { family: 4, netnsFd });
   try {
-    const bytes = addon.socketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, 8);
-    return new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true) as NetnsCookie;
+    return readU64(addon.socketOption(fd, SOL_SOCKET, SO_NETNS_COOKIE, 8)) as NetnsCookie;
   } finally {
     closeSync(fd);
   }

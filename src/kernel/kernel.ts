@@ -29,6 +29,8 @@ export interface ReasonCount {
 
 /** A hand-over that nobody has taken for so long is lost: longer than the kernel retries a SYN (about 127 s). */
 const handoverMaxAgeNs = 150_000_000_000n;
+/** A full map takes a while to read: not each time that somebody asks. */
+const sweepIntervalNs = 30_000_000_000n;
 
 /** The node's kernel side: programs, maps, and what is kept in each pod's namespace. */
 export class Kernel {
@@ -36,6 +38,7 @@ export class Kernel {
   readonly #tables: Tables;
   readonly #pods: Pods;
   readonly #events: Events;
+  #sweptAtNs = process.hrtime.bigint();
 
   constructor(options: KernelOptions) {
     const paths: PinPaths = pinPaths(options.bpffs, options.pinName);
@@ -98,10 +101,15 @@ export class Kernel {
     return this.#events.read();
   }
 
-  /** Deletes hand-overs that were lost, and pods of an earlier agent whose namespace is gone. */
+  /** Deletes hand-overs that were lost, counters of nobody's, and pods of an earlier agent whose namespace is gone. */
   sweep(): { handovers: number; pods: NetnsCookie[] } {
-    const handovers = this.#tables.sweepHandovers(process.hrtime.bigint(), handoverMaxAgeNs);
-    if (handovers > 0) this.#tables.recountHandovers();
+    const nowNs = process.hrtime.bigint();
+    let handovers = 0;
+    if (nowNs - this.#sweptAtNs >= sweepIntervalNs) {
+      this.#sweptAtNs = nowNs;
+      handovers = this.#tables.sweepHandovers(nowNs, handoverMaxAgeNs);
+      this.#tables.forgetStrangers();
+    }
     return { handovers, pods: this.#pods.forgetDead() };
   }
 

@@ -1,8 +1,9 @@
-import { closeSync, existsSync, openSync, rmSync, statSync } from 'node:fs';
+import { closeSync, existsSync, rmSync } from 'node:fs';
 import type { BpfLink } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { agentPort, ownedRole } from '../gen/layout.ts';
 import { type Address, encodeAddress, type NetnsCookie, type Pod } from '../mesh/index.ts';
+import { readU32, u32, u64 } from './bytes.ts';
 import {
   attachType,
   IPPROTO_TCP,
@@ -14,6 +15,7 @@ import {
 } from './constants.ts';
 import { netnsCookie } from './cookie.ts';
 import { errnoOf, KernelError } from './errors.ts';
+import { inodeAt, type OpenNetns, openNetns } from './netns.ts';
 import { lookupObject, type PinPaths, podPin } from './paths.ts';
 import { type Maps, openWithPinnedMaps } from './programs.ts';
 import type { Tables } from './tables.ts';
@@ -68,30 +70,10 @@ const lookupMaps = [
  */
 const listenAddress = encodeAddress('127.0.0.1' as Address);
 
-interface OpenPod {
-  readonly cookie: NetnsCookie;
-  readonly netnsFd: number;
-  readonly inode: bigint;
+interface OpenPod extends OpenNetns {
   listeners: PodListener[];
   link: BpfLink | undefined;
   pod: Pod | undefined;
-}
-
-function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value, true);
-  return bytes;
-}
-
-function u64(value: bigint): Uint8Array {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, value, true);
-  return bytes;
-}
-
-/** nsfs inode of a path, or undefined when nothing is there any more. */
-function inodeAt(path: string): bigint | undefined {
-  return statSync(path, { bigint: true, throwIfNoEntry: false })?.ino;
 }
 
 function isListening(fd: number): boolean {
@@ -101,8 +83,7 @@ function isListening(fd: number): boolean {
 
 /** Connections that wait to be accepted: of a listener, TCP_INFO tells its queue's length as tcpi_unacked. */
 function waitingOn(fd: number): number {
-  const bytes = addon.socketOption(fd, IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES);
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(TCPI_UNACKED, true);
+  return readU32(addon.socketOption(fd, IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES), TCPI_UNACKED);
 }
 
 /** What the agent keeps in each enrolled pod's network namespace. */
@@ -112,7 +93,6 @@ export class Pods {
   readonly #tables: Tables;
   readonly #hostCookie: NetnsCookie;
   readonly #open = new Map<NetnsCookie, OpenPod>();
-  #generation = Math.floor(Date.now() / 1000);
 
   constructor(maps: Maps, tables: Tables, options: PodsOptions) {
     this.#maps = maps;
@@ -124,18 +104,18 @@ export class Pods {
   /**
    * Opens the pod's namespace and the agent's listeners in it. Idempotent; on failure nothing is left open.
    *
-   * @throws KernelError NOT_A_NETNS, NETNS_IS_HOST, PORT_TAKEN
+   * @throws KernelError NOT_A_NETNS, NETNS_IS_HOST, PORT_TAKEN, TOO_MANY_PODS, KERNEL_REFUSED
    */
   prepare(pod: Pod): PreparedPod {
-    const { netnsFd, cookie } = this.#openNetns(pod.netns);
+    const netns = this.#openPodNetns(pod.netns);
+    const { netnsFd, cookie } = netns;
     const known = this.#open.get(cookie);
     if (known !== undefined) {
       closeSync(netnsFd);
       this.#reopenListeners(known);
       return known;
     }
-    const inode = inodeAt(pod.netns) ?? 0n;
-    const opened: OpenPod = { cookie, netnsFd, inode, listeners: [], link: undefined, pod: undefined };
+    const opened: OpenPod = { ...netns, listeners: [], link: undefined, pod: undefined };
     try {
       this.#reopenListeners(opened);
     } catch (error) {
@@ -156,19 +136,20 @@ export class Pods {
     const opened = this.#mustBeOpen(cookie);
     const { workers } = this.#options;
     const captured = opened.link !== undefined;
-    this.#generation += 1;
+    /* An earlier agent captured the pod, and its connections are refused until somebody listens again. That must not end
+     * because this fails. */
+    const taken = captured || existsSync(podPin(this.#options.paths, cookie)) || this.#tables.hasPod(cookie);
+    const exclusions = this.#tables.exclusionsOf(cookie);
     try {
       this.#tables.putExclusions(cookie, pod);
-      /* Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them. A pod whose
-       * links were pinned by an earlier agent is captured already, and stays so. */
-      const pinned = existsSync(podPin(this.#options.paths, cookie));
-      if (!captured && !pinned) this.#tables.putPod(cookie, pod, workers, this.#generation, true);
+      // Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them.
+      if (!taken) this.#tables.putPod(cookie, pod, workers, true);
       if (!captured) opened.link = this.#attachLookup(opened);
-      this.#tables.putPod(cookie, pod, workers, this.#generation, false);
+      this.#tables.putPod(cookie, pod, workers, false);
       opened.pod = pod;
     } catch (error) {
-      if (!captured) this.#undoCapture(opened);
-      else if (opened.pod !== undefined) this.#tables.putExclusions(cookie, opened.pod);
+      if (taken) this.#tables.restoreExclusions(cookie, exclusions);
+      else this.#undoCapture(opened);
       throw error;
     }
   }
@@ -186,7 +167,7 @@ export class Pods {
       return;
     }
     if (opened.pod !== undefined && inodeAt(opened.pod.netns) === opened.inode) {
-      this.#tables.putPod(cookie, opened.pod, this.#options.workers, this.#generation, true);
+      this.#tables.putPod(cookie, opened.pod, this.#options.workers, true);
       // Nothing tells of a handshake half-way, so its time is given in any case.
       await new Promise((resolve) => setTimeout(resolve, this.#options.handshakeGraceMs ?? 500));
       const deadline = Date.now() + (this.#options.handoverGraceMs ?? 1000);
@@ -199,10 +180,11 @@ export class Pods {
   /** Closes listeners and namespace, and deletes what maps still hold. Idempotent. */
   close(cookie: NetnsCookie): void {
     const opened = this.#open.get(cookie);
-    rmSync(podPin(this.#options.paths, cookie), { force: true });
+    // First what counts and leads, then what it counted and was told.
+    if (opened === undefined) rmSync(podPin(this.#options.paths, cookie), { force: true });
+    else this.#detachLookup(opened);
     this.#tables.forget(cookie);
     if (opened === undefined) return;
-    this.#detachLookup(opened);
     for (const { fd } of opened.listeners) closeSync(fd);
     closeSync(opened.netnsFd);
     this.#open.delete(cookie);
@@ -212,6 +194,8 @@ export class Pods {
    * Is the namespace still where it was, is its lookup program attached and pinned, and do the listeners live? What is
    * detached is attached again, dead listeners (`ss -K`) are opened again. Of a pod that this process has not prepared
    * only the first can be told.
+   *
+   * @throws KernelError KERNEL_REFUSED when it cannot be told (no descriptor left, say): that is never `gone`
    */
   check(pod: Pod, cookie: NetnsCookie): PodCheck {
     const opened = this.#open.get(cookie);
@@ -266,40 +250,23 @@ export class Pods {
   /** Cookie of the namespace that a path leads to, or undefined when it leads to none. */
   #cookieAt(path: string): NetnsCookie | undefined {
     try {
-      const { netnsFd, cookie } = this.#openNetns(path);
+      const { netnsFd, cookie } = openNetns(path);
       closeSync(netnsFd);
       return cookie;
     } catch (error) {
-      if (error instanceof KernelError) return undefined;
+      if (error instanceof KernelError && error.code === 'NOT_A_NETNS') return undefined;
       throw error;
     }
   }
 
-  #openNetns(path: string): { netnsFd: number; cookie: NetnsCookie } {
-    const notNetns = (cause: unknown): KernelError =>
-      new KernelError(
-        'NOT_A_NETNS',
-        `${path} is not a network namespace: give the path of the pod's, e.g. /run/netns/NAME`,
-        cause,
-      );
-    let netnsFd: number;
-    try {
-      netnsFd = openSync(path, 'r');
-    } catch (cause) {
-      throw notNetns(cause);
-    }
-    try {
-      const cookie = netnsCookie(netnsFd);
-      if (cookie === this.#hostCookie)
-        throw new KernelError(
-          'NETNS_IS_HOST',
-          `${path} is the host's network namespace: host-network pods are never enrolled`,
-        );
-      return { netnsFd, cookie };
-    } catch (error) {
-      closeSync(netnsFd);
-      throw error instanceof KernelError ? error : notNetns(error);
-    }
+  #openPodNetns(path: string): OpenNetns {
+    const netns = openNetns(path);
+    if (netns.cookie !== this.#hostCookie) return netns;
+    closeSync(netns.netnsFd);
+    throw new KernelError(
+      'NETNS_IS_HOST',
+      `${path} is the host's network namespace: host-network pods are never enrolled`,
+    );
   }
 
   /** Somebody is led to the pod's listeners and has not been accepted. */
@@ -334,7 +301,12 @@ export class Pods {
     try {
       fd = this.#openEitherFamily(options);
     } catch (cause) {
-      if (errnoOf(cause) !== 'EADDRINUSE') throw cause;
+      if (errnoOf(cause) !== 'EADDRINUSE')
+        throw new KernelError(
+          'KERNEL_REFUSED',
+          `the agent cannot listen on port ${port} in the pod: see the cause`,
+          cause,
+        );
       throw new KernelError(
         'PORT_TAKEN',
         `port ${port} is in use in the pod, but the mesh needs it: let the app listen on another port`,

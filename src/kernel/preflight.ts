@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import * as addon from '../../native/addon/index.js';
 import { agentPort } from '../gen/layout.ts';
 import { attachType } from './constants.ts';
-import { bpfFileSystem } from './programs.ts';
+import { bpfFileSystem, pinnedProgramIds } from './programs.ts';
 import { selfTest } from './self-test.ts';
 
 /** One line of the preflight report. A `warning` does not keep the agent from running. */
@@ -84,8 +84,10 @@ const socketLoadBalancers = {
 } as const;
 
 /** Other owners' programs at our hooks. They stay where they are; the report says who runs beside us. */
-function otherOwners(path: string): Check {
+function otherOwners(path: string, bpffs: string): Check {
   const name = 'other programs at our hooks';
+  // By id: anybody may give a program a name of ours.
+  const own = pinnedProgramIds(bpffs);
   const fd = openSync(path, 'r');
   try {
     const found = Object.entries(attachType)
@@ -93,7 +95,7 @@ function otherOwners(path: string): Check {
       .flatMap(([hook, type]) =>
         addon
           .attachedPrograms(fd, type)
-          .filter((program) => !ownPrograms.has(program.name))
+          .filter((program) => !own.has(program.id))
           .map((program) => `${hook}: ${program.name} (id ${program.id})`),
       );
     if (found.length === 0) return ok(name, 'none');
@@ -108,20 +110,6 @@ function otherOwners(path: string): Check {
     closeSync(fd);
   }
 }
-
-/** Program names as the kernel keeps them: 15 characters. */
-const ownPrograms = new Set(
-  [
-    'on_connect4',
-    'on_connect6',
-    'on_bind4',
-    'on_bind6',
-    'on_getpeername4',
-    'on_getpeername6',
-    'on_sock_create',
-    'on_sockops',
-  ].map((name) => name.slice(0, 15)),
-);
 
 const agentPorts: ReadonlySet<number> = new Set(Object.values(agentPort));
 
@@ -178,7 +166,7 @@ export async function preflight(options: PreflightOptions): Promise<Check[]> {
   const trials = await selfTest(options);
   return [
     ...checks,
-    otherOwners(options.cgroup),
+    otherOwners(options.cgroup, options.bpffs),
     conflictingListeners(),
     ...trials.map(({ trial, passed, found }) => (passed ? ok : failed)(`self-test: ${trial}`, found)),
   ];

@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path';
 import type { BpfLink, BpfMap, BpfObject } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
+import { u64 } from './bytes.ts';
 import { attachType } from './constants.ts';
 import { netnsCookie } from './cookie.ts';
 import { errnoOf, KernelError } from './errors.ts';
@@ -99,12 +100,6 @@ function makePinFolders(paths: PinPaths): void {
     if (cause instanceof KernelError) throw cause;
     throw new KernelError('NO_BPFFS', `cannot use ${paths.bpffs} for pins: ${advice}`, cause);
   }
-}
-
-function u64(value: bigint): Uint8Array {
-  const bytes = new Uint8Array(8);
-  new DataView(bytes.buffer).setBigUint64(0, value, true);
-  return bytes;
 }
 
 /** Opens an object and lets it use the maps that are pinned already. */
@@ -260,6 +255,30 @@ export function openPrograms(options: ProgramsOptions): Programs {
   }
 }
 
+/** Ids of the programs behind the links that are pinned, of every schema. */
+export function pinnedProgramIds(bpffs: string, pinName = defaultPinName): Set<number> {
+  return new Set(
+    schemasOf(join(bpffs, pinName))
+      .map((schema) => join(schema, 'links'))
+      .filter((folder) => existsSync(folder))
+      .flatMap((folder) => readdirSync(folder).map((name) => join(folder, name)))
+      .map((path) => {
+        const link = addon.pinOpen(path, 'link');
+        const { programId } = addon.info(link);
+        addon.close(link);
+        return programId;
+      }),
+  );
+}
+
+/** Folders of pins, one for each schema that has any. */
+function schemasOf(root: string): string[] {
+  if (!existsSync(root)) return [];
+  return readdirSync(root)
+    .filter((name) => /^v\d+$/.test(name))
+    .map((name) => join(root, name));
+}
+
 /**
  * Detaches and unpins everything of every schema, and only what is its own: removing the pin of a link detaches it,
  * because nobody else holds it once the agent is gone. What leads connections goes first, what serves them last.
@@ -270,9 +289,7 @@ export function openPrograms(options: ProgramsOptions): Programs {
 export function removePrograms(bpffs: string, pinName = defaultPinName): string[] {
   const root = join(bpffs, pinName);
   if (!existsSync(root)) return [];
-  const schemas = readdirSync(root)
-    .filter((name) => /^v\d+$/.test(name))
-    .map((name) => join(root, name));
+  const schemas = schemasOf(root);
   const pins = schemas
     .flatMap((schema) => readdirSync(schema, { recursive: true, withFileTypes: true }))
     .filter((entry) => !entry.isDirectory())

@@ -185,8 +185,11 @@ class Scratch {
   }
 
   dispose(): void {
-    this.sockets.close();
-    this.kernel.dispose();
+    try {
+      this.sockets.close();
+    } finally {
+      this.kernel.dispose();
+    }
   }
 }
 
@@ -198,38 +201,35 @@ export async function selfTest(options: SelfTestOptions): Promise<Trial[]> {
   const name = `culvert-preflight-${process.pid}`;
   const scratchCgroup = join(options.cgroup, name);
   const home = ownCgroup(options.cgroup);
-  let netnsFd: number | undefined;
+  // Run in reverse, each whether or not another fails.
+  using cleanUps = new DisposableStack();
+  mkdirSync(scratchCgroup);
+  cleanUps.defer(() => rmdirSync(scratchCgroup));
+  cleanUps.defer(() => writeFileSync(join(home, 'cgroup.procs'), String(process.pid)));
+  writeFileSync(join(scratchCgroup, 'cgroup.procs'), String(process.pid));
+  const netnsFd = addon.netnsCreate();
+  cleanUps.defer(() => closeSync(netnsFd));
+  cleanUps.defer(() => removePrograms(options.bpffs, name));
   let scratch: Scratch | undefined;
   const trials: Trial[] = [];
-  try {
-    mkdirSync(scratchCgroup);
-    writeFileSync(join(scratchCgroup, 'cgroup.procs'), String(process.pid));
-    netnsFd = addon.netnsCreate();
-    const opened = netnsFd;
-    const loaded = await attempt('programs load, attach and pin', async () => {
-      scratch = new Scratch(scratchCgroup, options.bpffs, name, opened, options.timeoutMs ?? 2000);
-      return 'attached in a scratch cgroup';
-    });
-    trials.push(loaded);
-    const test = scratch;
-    if (test === undefined) return trials;
-    for (const { name: version, family, asked, client, local } of families) {
-      trials.push(
-        await attempt(`outbound capture, ${version}`, () => test.outbound({ address: asked, port: 80 }, family)),
-        await attempt(`the app sees the client, ${version}`, () =>
-          test.inbound(local, { address: client, port: 40_000 }, family),
-        ),
-      );
-    }
-    trials.push(await attempt("the agent's ports are reserved", async () => test.reserved()));
-    return trials;
-  } finally {
-    scratch?.dispose();
-    removePrograms(options.bpffs, name);
-    if (netnsFd !== undefined) closeSync(netnsFd);
-    writeFileSync(join(home, 'cgroup.procs'), String(process.pid));
-    rmdirSync(scratchCgroup);
+  const loaded = await attempt('programs load, attach and pin', async () => {
+    scratch = new Scratch(scratchCgroup, options.bpffs, name, netnsFd, options.timeoutMs ?? 2000);
+    return 'attached in a scratch cgroup';
+  });
+  trials.push(loaded);
+  const test = scratch;
+  if (test === undefined) return trials;
+  cleanUps.defer(() => test.dispose());
+  for (const { name: version, family, asked, client, local } of families) {
+    trials.push(
+      await attempt(`outbound capture, ${version}`, () => test.outbound({ address: asked, port: 80 }, family)),
+      await attempt(`the app sees the client, ${version}`, () =>
+        test.inbound(local, { address: client, port: 40_000 }, family),
+      ),
+    );
   }
+  trials.push(await attempt("the agent's ports are reserved", async () => test.reserved()));
+  return trials;
 }
 
 /** Directory of the cgroup v2 that this process is in. */

@@ -5,6 +5,7 @@ import type { BpfMap } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
 import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
+import { readU32, u32 } from './bytes.ts';
 import { SO_LINGER, SO_PEERCRED, SOL_SOCKET } from './constants.ts';
 import { errnoOf, KernelError } from './errors.ts';
 import { pinPaths } from './paths.ts';
@@ -29,6 +30,8 @@ export interface PodSockets {
    * a killed agent for the end of what it was reading. Opened sockets begin with it, accepted ones without.
    */
   setResetOnDeath(socket: net.Socket, on: boolean): void;
+  /** Whether the app that a connected socket of `openInbound` leads to sees the client, not the agent, as its peer. */
+  isSpokenFor(socket: net.Socket): boolean;
   close(): void;
 }
 
@@ -42,19 +45,12 @@ export function descriptorOf(socket: net.Socket): number {
 
 /** User id of the process at the other end of a unix socket (SO_PEERCRED: pid, uid, gid). */
 export function peerUid(socket: net.Socket): number {
-  const credentials = addon.socketOption(descriptorOf(socket), SOL_SOCKET, SO_PEERCRED, 12);
-  return new DataView(credentials.buffer, credentials.byteOffset, 12).getUint32(4, true);
+  return readU32(addon.socketOption(descriptorOf(socket), SOL_SOCKET, SO_PEERCRED, 12), 4);
 }
 
 /** A new descriptor of the same socket, close-on-exec. */
 export function duplicate(fd: number): number {
   return addon.duplicate(fd);
-}
-
-function u32(value: number): Uint8Array {
-  const bytes = new Uint8Array(4);
-  new DataView(bytes.buffer).setUint32(0, value, true);
-  return bytes;
 }
 
 /** The ports that the agent dials from where it has to choose: Linux's default ephemeral range. */
@@ -158,6 +154,11 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
     },
     setResetOnDeath: (socket, on) =>
       addon.setSocketOption(descriptorOf(socket), SOL_SOCKET, SO_LINGER, on ? lingerReset : lingerNone),
+    isSpokenFor: (socket) => {
+      keyView.setInt32(0, descriptorOf(socket), true);
+      const value = addon.mapLookup(peers, key);
+      return value !== undefined && (decodePeer(value).flags & peerFlag.HANDED) !== 0;
+    },
     close: () => {
       addon.close(peers);
       addon.close(owned);

@@ -39,6 +39,8 @@ export const END_REASONS = [
   'no-original-destination',
   /** Its destination is a port of the agent. */
   'recursive-call',
+  /** Inbound: the app would have seen the agent in place of the client. */
+  'client-hidden',
   'dial-refused',
   'dial-unreachable',
   'dial-timed-out',

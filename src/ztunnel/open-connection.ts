@@ -111,6 +111,11 @@ export class OpenConnection {
     return undefined;
   }
 
+  /** Whether there is a connected server, and it passes a test. */
+  isServer(test: (server: Socket) => boolean): boolean {
+    return this.#state.name === 'connected' && test(this.#state.server);
+  }
+
   /** Joins the two legs after `dial`, until both are closed. */
   async relay(): Promise<void> {
     if (this.#state.name !== 'connected') return;

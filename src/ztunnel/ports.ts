@@ -14,6 +14,8 @@ export interface PodSockets {
    * end of what it was reading. Opened sockets begin with it, accepted ones without.
    */
   setResetOnDeath(socket: Socket, on: boolean): void;
+  /** Whether the app that a connected socket of `openInbound` leads to sees the client, not the agent, as its peer. */
+  isSpokenFor(socket: Socket): boolean;
 }
 
 /** Where the room says what an operator should know. */

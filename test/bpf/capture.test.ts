@@ -6,10 +6,13 @@
 import { join } from 'node:path';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
-import { encodePodUsage, limit } from '../../src/gen/layout.ts';
+import { encodeConnection, encodeHandover, encodePodUsage, limit, peerKind } from '../../src/gen/layout.ts';
 import { Kernel, type Reason, removePrograms } from '../../src/kernel/index.ts';
+import type { Maps } from '../../src/kernel/programs.ts';
+import { Tables } from '../../src/kernel/tables.ts';
 import { type Address, type Exclusions, type NetnsCookie, type Pod, parseCidr } from '../../src/mesh/index.ts';
 import { apps, Lab, type LabNode, type LabPod } from '../lab/index.ts';
+import { labOptions } from '../node/conversation.ts';
 
 const pinName = 'capture-table';
 const noExclusions: Exclusions = { outboundPorts: [], outboundCidrs: [], inboundPorts: [], inboundCidrs: [] };
@@ -56,7 +59,7 @@ class Table implements AsyncDisposable {
 
   static async create(title: string, options: Partial<Exclusions> & { ipv6?: boolean } = {}): Promise<Table> {
     const { ipv6 = true, ...exclusions } = options;
-    const lab = await Lab.create(title, { shared: process.env.CULVERT_LAB_SHARED === '1' });
+    const lab = await Lab.create(title, labOptions);
     const node = await lab.node('n1');
     const pod = await node.pod('pod', { ipv6 });
     const kernel = new Kernel({ cgroup: node.cgroup, bpffs: node.bpffs, pinName, workers: 2 });
@@ -216,13 +219,36 @@ test.serial('a pod that holds its quota of hand-overs is refused, and is served 
   const usage = table.map('pod_usage');
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, table.cookie, true);
-  addon.mapUpdate(usage, key, encodePodUsage({ handovers: BigInt(limit.HANDOVERS_PER_POD) }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n }));
   for (const row of [{ to: far4 }, { to: far4, mapped: true }, { to: far6 }, { to: far4, bindPort: 5100 }])
     t.is((await table.connect(row, true)).error, 'ENOMEM', JSON.stringify(row));
   t.is(table.count('over_quota'), 4);
-  addon.mapUpdate(usage, key, encodePodUsage({ handovers: 0n }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: 7n, taken: 7n }));
   t.is((await table.connect({ to: far4 }, true)).error, undefined);
   addon.close(usage);
+});
+
+test.serial('hand-overs that the agent sweeps are counted off, and the pod is served again', async (t) => {
+  await using table = await Table.create(t.title);
+  const [usage, handovers, pods] = [table.map('pod_usage'), table.map('handovers'), table.map('pods')];
+  const key = new Uint8Array(8);
+  new DataView(key.buffer).setBigUint64(0, table.cookie, true);
+  const full = encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n });
+  addon.mapUpdate(usage, key, full);
+  const nowhere = { address: { bytes: new Uint8Array(16) }, port: 0 };
+  const peer = { kind: peerKind.ASKED, flags: 0, endpoint: nowhere };
+  for (let port = 1; port <= 10; port += 1)
+    addon.mapUpdate(
+      handovers,
+      encodeConnection({ netns: table.cookie, client: { ...nowhere, port }, server: nowhere }),
+      encodeHandover({ peer, sinceNs: 1n }),
+    );
+  t.is((await table.connect({ to: far4 }, true)).error, 'ENOMEM');
+  const tables = new Tables({ handovers, pods, pod_usage: usage } as Maps);
+  t.is(tables.sweepHandovers(process.hrtime.bigint(), 1n), 10);
+  t.is(tables.handoversOf(table.cookie), BigInt(limit.HANDOVERS_PER_POD - 10));
+  t.is((await table.connect({ to: far4 }, true)).error, undefined);
+  for (const map of [usage, handovers, pods]) addon.close(map);
 });
 
 test.serial('without a live listener of the agent a connect is refused', async (t) => {

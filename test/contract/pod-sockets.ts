@@ -113,6 +113,7 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
     t.false(socket.connecting);
     t.true(socket.allowHalfOpen);
     const accepted = keep(await reach(socket, app));
+    t.true(subject.sockets.isSpokenFor(socket));
     t.deepEqual(
       { address: addressOf(accepted.remoteAddress), port: accepted.remotePort },
       { address: subject.client.address, port: subject.client.port },

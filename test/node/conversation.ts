@@ -1,5 +1,14 @@
 /** One short connection of an app: what both its ends say of it, and what the agent has counted meanwhile. */
-import { apps, Lab, type LabAgent, type LabNode, type LabPod, type Outcome, type RunOptions } from '../lab/index.ts';
+import {
+  apps,
+  Lab,
+  type LabAgent,
+  type LabNode,
+  type LabOptions,
+  type LabPod,
+  type Outcome,
+  type RunOptions,
+} from '../lab/index.ts';
 
 /** What a client app prints. Addresses are in their plain form (`plain`). */
 export interface Conversation {
@@ -150,8 +159,11 @@ export interface Scene extends AsyncDisposable {
   readonly outside: LabPod;
 }
 
+/** By hand, `CULVERT_LAB_SHARED=1` runs a file beside other labs, without waiting for its turn. */
+export const labOptions: LabOptions = { shared: process.env.CULVERT_LAB_SHARED === '1' };
+
 export async function scene(title: string): Promise<Scene> {
-  const lab = await Lab.create(title, { shared: process.env.CULVERT_LAB_SHARED === '1' });
+  const lab = await Lab.create(title, labOptions);
   try {
     const node = await lab.node('n1');
     const [client, server, outside] = [await node.pod('client'), await node.pod('server'), await node.pod('outside')];

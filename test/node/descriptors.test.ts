@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import test from 'ava';
 import { apps, Lab, type LabAgent } from '../lab/index.ts';
-import { addressOf, converse, metric, serve } from './conversation.ts';
+import { addressOf, converse, labOptions, metric, serve } from './conversation.ts';
 
 const port = 8080;
 /** RLIMIT_NOFILE of the agent; it keeps a part of them for itself. */
@@ -43,7 +43,7 @@ function cpuTicks(pid: number): number {
 test.serial(
   'near the descriptor limit the agent stops accepting, counts it, says so, rests, and resumes',
   async (t) => {
-    await using lab = await Lab.create(t.title);
+    await using lab = await Lab.create(t.title, labOptions);
     const node = await lab.node('n1');
     const [client, outside] = [await node.pod('client'), await node.pod('outside')];
     const agent = await node.agent({ workers: 1, maxFiles });
@@ -101,7 +101,7 @@ test.serial(
 );
 
 test.serial('at the descriptor limit inbound callers wait too, and none is given a clean end', async (t) => {
-  await using lab = await Lab.create(t.title);
+  await using lab = await Lab.create(t.title, labOptions);
   const node = await lab.node('n1');
   const [server, outside] = [await node.pod('server'), await node.pod('outside')];
   const agent = await node.agent({ workers: 1, maxFiles });

@@ -372,13 +372,15 @@ test.serial(
     const { client, server } = t.context;
     await client.sysctl({ 'net.ipv4.ip_unprivileged_port_start': 0 });
     for (const to of server.addresses) {
-      for (const range of ['1024 65535', '1 32767', '16384 40000', '512 8000']) {
+      for (const range of ['1024 65535', '16384 40000', '512 8000']) {
         await client.sysctl({ 'net.ipv4.ip_local_port_range': range });
         await assertLed(t, t.context, () => connect(t.context, { to, device: 'eth0' }));
       }
-      await client.sysctl({ 'net.ipv4.ip_local_port_range': '1 65535' });
-      const events = await assertRefused(t, t.context, () => connect(t.context, { to, device: 'eth0' }));
-      t.is(events.no_address, 1);
+      for (const range of ['1 65535', '1 32767']) {
+        await client.sysctl({ 'net.ipv4.ip_local_port_range': range });
+        const events = await assertRefused(t, t.context, () => connect(t.context, { to, device: 'eth0' }));
+        t.is(events.no_address, 1);
+      }
     }
     await assertLed(t, t.context, () => connect(t.context, { to: server.ipv4 }));
     await client.sysctl({ 'net.ipv4.ip_local_port_range': '32768 60999' });

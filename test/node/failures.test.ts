@@ -1,7 +1,19 @@
+import { join } from 'node:path';
 import test from 'ava';
+import * as addon from '../../native/addon/index.js';
+import { encodePodUsage, limit } from '../../src/gen/layout.ts';
 import type { LabPod } from '../lab/index.ts';
 import { apps, Lab } from '../lab/index.ts';
-import { converse, families, metric, parseConversation, scene, serve, socketKinds } from './conversation.ts';
+import {
+  converse,
+  families,
+  labOptions,
+  metric,
+  parseConversation,
+  scene,
+  serve,
+  socketKinds,
+} from './conversation.ts';
 
 const closedPort = 9;
 const python = '/usr/bin/python3';
@@ -97,7 +109,7 @@ test.serial('what is prohibited on the way is learned of by an error', async (t)
 });
 
 test.serial('a family that the pod has no address of is refused at once, as without the mesh', async (t) => {
-  await using lab = await Lab.create(t.title);
+  await using lab = await Lab.create(t.title, labOptions);
   const node = await lab.node('n1');
   const [v4, v6, target] = [
     await node.pod('v4', { ipv6: false }),
@@ -131,7 +143,7 @@ test.serial('a source address that cannot be had there is learned of by a reset'
 test.serial(
   'a black hole is learned of by a reset, when the kernel gives up as it would without the mesh',
   async (t) => {
-    await using lab = await Lab.create(t.title);
+    await using lab = await Lab.create(t.title, labOptions);
     const [near, far] = [await lab.node('n1'), await lab.node('n2')];
     const link = await lab.link(near, far);
     const [client, twin, target] = [await near.pod('client'), await near.pod('twin'), await far.pod('target')];
@@ -198,4 +210,29 @@ test.serial('a server that sends on after its client has gone is told by a reset
     await app.kill();
   }
   t.like(await agent.status(), { status: { totals: { unattributed: 0 } } });
+});
+
+test.serial('a client that the app would not see is reset before a byte, and nobody else is', async (t) => {
+  await using stage = await scene(t.title);
+  const { agent, server, outside } = stage;
+  const app = await serve(server, apps.echo({ port: 8080, mode: 'tell' }));
+  const usage = addon.pinOpen(join(server.node.bpffs, `culvert/v${limit.SCHEMA}/maps/pod_usage`), 'map');
+  const { netnsCookie } = (await agent.enrol(server)) as { netnsCookie: string };
+  const key = new Uint8Array(8);
+  new DataView(key.buffer).setBigUint64(0, BigInt(netnsCookie), true);
+  // More hand-overs than any pod may hold: the agent's own dials get none.
+  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(2 * limit.HANDOVERS_PER_POD), taken: 0n }));
+  for (const { of } of families) {
+    const { error, reply } = await converse(outside, apps.pythonConnect({ to: of(server), port: 8080, send: 'word' }));
+    t.is(reply, undefined);
+    t.is(error, 'ECONNRESET');
+  }
+  t.false(app.stdout.includes('word'));
+  t.like(await agent.status(), { status: { ended: { 'client-hidden': 2 } } });
+  addon.mapUpdate(usage, key, encodePodUsage({ given: 0n, taken: 0n }));
+  addon.close(usage);
+  for (const { of } of families) {
+    const { error } = await converse(outside, apps.pythonConnect({ to: of(server), port: 8080 }));
+    t.is(error, undefined);
+  }
 });

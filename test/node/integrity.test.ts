@@ -66,11 +66,13 @@ type Ended = Readonly<Record<string, number>>;
 /** How many connections each agent has seen end, by reason. */
 async function endedSoFar(): Promise<Ended[]> {
   const { agents } = chain();
-  for (const agent of agents)
-    await settled(
+  for (const agent of agents) {
+    const open = await settled(
       () => relayed(agent),
-      (open) => open === 0,
+      (count) => count === 0,
     );
+    if (open > 0) throw new Error(`the agent of ${agent.node.name} still has ${open} connections open`);
+  }
   return await Promise.all(agents.map(async (agent) => ((await agent.status()).status as { ended: Ended }).ended));
 }
 
@@ -300,6 +302,9 @@ test.serial('clients that die in the middle of their transfers leave nothing wit
         return { handovers, pod_usage, descriptors: agent === undefined ? [] : descriptors(agent) };
       }),
     );
+  // What an agent loads at the first use, it keeps.
+  const few = apps.transfer({ port, to: [server.ipv4, server.ipv6], count: 40, seed });
+  await client.run(few).json({ event: 'done' }, hangMs);
   await endedSoFar();
   const before = await left();
   for (let round = 0; round < (soak ? 50 : 4); round += 1) {

@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import test from 'ava';
 import { apps, Lab, type LabPod } from '../lab/index.ts';
-import { families, portOf, serve } from './conversation.ts';
+import { families, labOptions, portOf, serve } from './conversation.ts';
 
-const pairs = process.env.CULVERT_SOAK === '1' ? 2000 : 150;
+const pairs = process.env.CULVERT_SOAK === '1' ? 1000 : 150;
 const port = 8080;
 const backlog = 64;
 const outboundPort = 15_001;
@@ -29,7 +29,7 @@ async function targetPort(client: LabPod, options: { to: string; sourcePort: num
 }
 
 test.serial('two sockets with one source port get each its own server, though the accept queue is full', async (t) => {
-  await using lab = await Lab.create(t.title, { shared: process.env.CULVERT_LAB_SHARED === '1' });
+  await using lab = await Lab.create(t.title, labOptions);
   const node = await lab.node('n1');
   const client = await node.pod('client');
   const servers = [await node.pod('server1'), await node.pod('server2')] as const;
@@ -37,7 +37,8 @@ test.serial('two sockets with one source port get each its own server, though th
   const agent = await node.agent();
   await agent.enrol(client);
   for (const server of servers) await serve(server, apps.echo({ port, mode: 'tell', quiet: true, backlog: pairs * 2 }));
-  let probePort = 40_000;
+  // Above the ephemeral ports, where the agent's own legs are.
+  let probePort = 61_000;
   for (const { name, of } of families)
     for (const bound of ['address and port', 'port alone']) {
       const binding = bound === 'port alone' ? {} : { bind: of(client) };
@@ -45,7 +46,7 @@ test.serial('two sockets with one source port get each its own server, though th
       probePort += 1;
       // Around the target, where that is no port of the agent: sockets then are bound to what others are led to.
       const around = probed === outboundPort ? [] : [Math.max(1, probed - Math.floor(pairs / 2))];
-      for (const firstPort of [probePort + 1000, ...around]) {
+      for (const firstPort of [probePort + 100, ...around]) {
         const what = `${name}, bound by ${bound}, ports from ${firstPort}, led to ${probed}`;
         const targets = servers.map((server) => apps.endpoint(of(server), port));
         const script = join(import.meta.dirname, 'pairs.py');

@@ -61,7 +61,9 @@ static __always_inline struct port_range caller_port_range(void)
 
 	if (!net)
 		return range;
-	if (bpf_core_field_size(net->ipv4.ip_local_ports.range) == sizeof(__u32)) {
+	/* By existence: a field of another type is another field to the loader, and any other question about it does
+	 * not load. */
+	if (bpf_core_field_exists(((struct local_ports *)0)->range)) {
 		__u32 both = net->ipv4.ip_local_ports.range;
 
 		range.low = both;

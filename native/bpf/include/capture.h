@@ -8,6 +8,7 @@
 
 #include "asked.h"
 #include "caller.h"
+#include "handover.h"
 
 #define PROTOCOL_TCP 6
 #define PROTOCOL_MPTCP 262
@@ -153,7 +154,7 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 		return CAPTURE_REFUSED;
 	}
 	usage = bpf_map_lookup_elem(&pod_usage, &netns);
-	if (!usage || usage->handovers >= LIMIT_HANDOVERS_PER_POD) {
+	if (!usage || handovers_held(pod, usage) >= LIMIT_HANDOVERS_PER_POD) {
 		/* Here, because a connect that is led without a hand-over would find whatever app listens at its
 		 * target. */
 		verdict_refuse(netns, REASON_OVER_QUOTA, ERRNO_NOMEM, &intent->source, &intent->destination);

@@ -26,13 +26,13 @@ enum limit {
 	LIMIT_PODS = 1024,
 	LIMIT_POD_ADDRESSES = 4,
 	LIMIT_WORKERS = 64,
-	LIMIT_HANDOVERS = 262144,
-	LIMIT_HANDOVERS_PER_POD = 16384,
+	LIMIT_HANDOVERS = 524288,
+	LIMIT_HANDOVERS_PER_POD = 4096,
 	LIMIT_EXCLUDED_PORTS = 65536,
 	LIMIT_EXCLUDED_CIDRS = 16384,
 	LIMIT_CGROUPS = 8192,
 	LIMIT_EVENTS_BYTES = 262144,
-	LIMIT_LISTENERS = 65536,
+	LIMIT_LISTENERS = 131072,
 	LIMIT_COUNTERS = 16384,
 };
 
@@ -58,18 +58,21 @@ enum pod_flag {
 struct pod {
 	__u32 flags;	     /* enum pod_flag */
 	__u32 workers;	     /* listener slots in use, 1..LIMIT_WORKERS */
-	__u32 generation;    /* grows with each enrolment of the agent */
+	__u32 swept;	     /* hand-overs that the agent has deleted, see struct pod_usage */
 	__u32 address_count; /* 0..LIMIT_POD_ADDRESSES */
 	struct address addresses[LIMIT_POD_ADDRESSES];
 };
 _Static_assert(sizeof(struct pod) == 80, "pod");
 
-/* pod_usage: netns cookie -> what the pod holds of the shared maps. Kept apart from `pods`, which the agent overwrites.
+/*
+ * pod_usage: netns cookie -> hand-overs of the pod, as the kernel counts them. Held are `given - taken` less what the
+ * agent has swept, which stands in struct pod: each number has one writer, so none is ever lost.
  */
 struct pod_usage {
-	__u64 handovers;
+	__u64 given;
+	__u64 taken;
 };
-_Static_assert(sizeof(struct pod_usage) == 8, "pod_usage");
+_Static_assert(sizeof(struct pod_usage) == 16, "pod_usage");
 
 /* peers (sk_storage): who is at the other end of this socket, as somebody must be told. */
 enum peer_kind {
@@ -82,6 +85,7 @@ enum peer_kind {
 enum peer_flag {
 	PEER_BOUND_ADDRESS = 1, /* the app had bound the source address itself: the agent's leg must use the same */
 	PEER_BOUND_DEVICE = 2,	/* the app's socket is bound to a device */
+	PEER_HANDED = 4,	/* agent's dialling socket: the hand-over exists, so the app will see the client */
 };
 
 struct peer {

@@ -8,7 +8,7 @@ import { endpointOf } from '../socket-address.ts';
 
 /** What an inbound connection needs of its pod. */
 export interface InboundDeps {
-  readonly sockets: Pick<PodSockets, 'openInbound'>;
+  readonly sockets: Pick<PodSockets, 'openInbound' | 'isSpokenFor'>;
   readonly netnsFd: number;
 }
 
@@ -23,7 +23,9 @@ export async function serveInbound(connection: OpenConnection, deps: InboundDeps
   const server = open();
   if (typeof server === 'string') return connection.refuse(server);
 
-  if (await connection.dial(server, destination, open)) await connection.relay();
+  if (!(await connection.dial(server, destination, open))) return;
+  if (!connection.isServer(deps.sockets.isSpokenFor)) return connection.reset('client-hidden');
+  await connection.relay();
 }
 
 function openServer(deps: InboundDeps, destination: Endpoint, client: Endpoint): Socket | EndReason {

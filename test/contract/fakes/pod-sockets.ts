@@ -28,6 +28,8 @@ export function fakePodSockets(options: FakePodSocketsOptions): PodSockets {
     openOutbound: (_netnsFd, destination, source) =>
       open(destination, source === undefined ? undefined : { address: source, port: 0 }),
     openInbound: (_netnsFd, destination, client) => open(destination, client),
+    // Bound to the client's own address, so the app sees it.
+    isSpokenFor: () => true,
     setResetOnDeath: (socket, on) => setLinger(descriptorOf(socket), on),
   };
 }

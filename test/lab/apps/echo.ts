@@ -55,7 +55,9 @@ function serve(socket: Socket): void {
   });
   switch (values.mode) {
     case 'tell':
-      createInterface({ input: socket }).on('line', (got) => socket.write(`${JSON.stringify({ ...seen, got })}\n`));
+      createInterface({ input: socket })
+        .on('line', (got) => socket.write(`${JSON.stringify({ ...seen, got })}\n`))
+        .on('error', () => undefined); // the socket's own, told there
       socket.on('end', () => socket.end());
       break;
     case 'http': {

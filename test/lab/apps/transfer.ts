@@ -229,13 +229,14 @@ function answer(socket: Socket): void {
   const signal = failureOf(socket);
   const receiver = new Receiver(socket, signal);
   let head = Buffer.alloc(0);
+  const onEndOfHead = (): void => void socket.destroy(); // the client died before it had said what it wants
   const onHead = (chunk: Buffer): void => {
     head = Buffer.concat([head, chunk]);
     const end = head.indexOf('\n');
     if (end < 0) return;
     const plan = JSON.parse(head.subarray(0, end).toString()) as Plan;
     const rest = head.subarray(end + 1);
-    socket.off('data', onHead);
+    socket.off('data', onHead).off('end', onEndOfHead);
     writer = socket;
     receiver.begin(plan.up);
     socket.on('data', (more: Buffer) => receiver.take(more));
@@ -243,7 +244,7 @@ function answer(socket: Socket): void {
     if (plan.stall === 'up') receiver.stall();
     void report(plan, exchange(socket, receiver, signal, { stream: plan.down, waits: plan.order === 'up-first' }));
   };
-  socket.on('data', onHead);
+  socket.on('data', onHead).on('end', onEndOfHead);
 }
 
 async function askAll(hosts: readonly string[]): Promise<void> {

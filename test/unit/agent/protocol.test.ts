@@ -65,6 +65,25 @@ const bad: Array<[title: string, request: Uint8Array, code: AgentErrorCode, mess
     /^pod\.addresses\[1\]: "web" is not an IPv4 or IPv6 address/,
   ],
   ['an address with a zone', enrol({ addresses: ['fe80::1%eth0'] }), 'BAD_REQUEST', /^pod\.addresses\[0\]: /],
+  ...(
+    [
+      '0.0.0.0',
+      '0.1.2.3',
+      '127.0.0.1',
+      '224.0.0.1',
+      '255.255.255.255',
+      '::',
+      '::1',
+      '::ffff:127.0.0.1',
+      'ff02::1',
+      'fe80::1',
+    ] as const
+  ).map((text): [string, Uint8Array, AgentErrorCode, RegExp] => [
+    `${text} as a pod's address`,
+    enrol({ addresses: ['10.0.0.1', text] }),
+    'BAD_REQUEST',
+    /^pod\.addresses\[1\]: ".*" is no address that others can reach a pod at/,
+  ]),
   ['port 0', enrol({ excludeOutboundPorts: [0] }), 'BAD_REQUEST', /^pod\.excludeOutboundPorts\[0\]: /],
   ['port 65536', enrol({ excludeInboundPorts: [80, 65536] }), 'BAD_REQUEST', /^pod\.excludeInboundPorts\[1\]: /],
   ['half a port', enrol({ excludeInboundPorts: [80.5] }), 'BAD_REQUEST', /^pod\.excludeInboundPorts\[0\]: /],

@@ -100,8 +100,45 @@ test('enrolling the same pod again changes nothing', async (t) => {
   await reconciler.enrol(pod());
   tunnel.calls.length = 0;
   t.is((await reconciler.enrol(pod())).result, 'unchanged');
-  t.deepEqual(tunnel.calls, []);
+  // Idempotent; see the next test.
+  t.deepEqual(tunnel.calls, ['serve 1']);
   t.is(kernel.calls.filter((call) => call === 'capture 1').length, 1);
+});
+
+/** The listeners that the kernel room has opened at last are the ones that are served. */
+function servesWhatIsOpen({ kernel, tunnel }: ReturnType<typeof setUp>, netns: string): boolean {
+  const prepared = kernel.prepare(pod({ netns }));
+  return tunnel.served.get(prepared.cookie)?.prepared === prepared;
+}
+
+test('listeners that died between the check and an enrolment are served again by it', async (t) => {
+  const all = setUpWithNamespace();
+  await all.reconciler.enrol(pod());
+  all.kernel.check = () => {
+    all.kernel.killListeners(all.cookie);
+    return 'live';
+  };
+  t.is((await all.reconciler.enrol(pod())).result, 'unchanged');
+  t.true(servesWhatIsOpen(all, '/run/netns/a'));
+});
+
+test("another pod's vain enrolment into a namespace with dead listeners leaves its owner served", async (t) => {
+  const all = setUpWithNamespace();
+  await all.reconciler.enrol(pod());
+  all.kernel.killListeners(all.cookie);
+  await t.throwsAsync(all.reconciler.enrol(pod({ uid: 'uid-b' })), { code: 'NETNS_TAKEN' });
+  await all.reconciler.close();
+  t.true(servesWhatIsOpen(all, '/run/netns/a'));
+});
+
+test('an enrolled pod whose listeners could be neither served nor given back is tried again', async (t) => {
+  const { tunnel, reconciler, cookie } = setUpWithNamespace();
+  await reconciler.enrol(pod());
+  tunnel.fail('serve', boom(), boom());
+  await t.throwsAsync(reconciler.enrol(pod()), { code: 'ENROL_FAILED' });
+  t.like(reconciler.pods()[0], { kind: 'failed' });
+  await reconciler.check();
+  t.deepEqual(reconciler.pods(), [{ kind: 'enrolled', pod: pod(), cookie }]);
 });
 
 test('a pod with other exclusions is updated without being closed', async (t) => {

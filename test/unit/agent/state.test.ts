@@ -43,14 +43,6 @@ for (const [title, text] of [
   ['cut off', '{"schema":1,"bootId":"boot-1","pods":[{"pod":'],
   ['empty', ''],
   ['of another schema', '{"schema":2,"bootId":"boot-1","pods":[]}'],
-  [
-    'with a pod that is none',
-    '{"schema":1,"bootId":"boot-1","pods":[{"pod":{},"netnsCookie":"1","withdrawing":false}]}',
-  ],
-  [
-    'with a cookie that is none',
-    '{"schema":1,"bootId":"boot-1","pods":[{"pod":{},"netnsCookie":"-1","withdrawing":false}]}',
-  ],
 ] as const) {
   test(`a file ${title} is kept aside, and the agent goes on`, async (t) => {
     const path = place(t);
@@ -60,6 +52,33 @@ for (const [title, text] of [
     t.deepEqual(readdirSync(join(path, '..')), ['state.json.corrupt']);
   });
 }
+
+for (const [title, wrong] of [
+  ['a pod that is none', { pod: {} }],
+  ['a cookie that is none', { netnsCookie: '-1' }],
+  ['a field too many', { color: 'red' }],
+] as const) {
+  test(`an entry with ${title} costs no other pod its place, and the file is kept aside`, async (t) => {
+    const path = place(t);
+    await new StateFile({ log }, { path, bootId: 'boot-1' }).save(() => [saved('a', 1n), saved('b', 2n), saved('c', 3n)]);
+    const file = JSON.parse(readFileSync(path, 'utf8'));
+    Object.assign(file.pods[1], wrong);
+    writeFileSync(path, JSON.stringify(file));
+    const lines: object[] = [];
+    const watched = { ...log, error: (fields: object) => void lines.push(fields) };
+    const state = new StateFile({ log: watched }, { path, bootId: 'boot-1' });
+    t.deepEqual(await state.read(), [saved('a', 1n), saved('c', 3n)]);
+    t.deepEqual(JSON.parse(readFileSync(`${path}.corrupt`, 'utf8')), file);
+    t.like(lines, [{ pod: title === 'a pod that is none' ? undefined : 'b', entry: 1 }]);
+  });
+}
+
+test('a file that cannot be read stops the start, since an empty one would be written in its place', async (t) => {
+  const path = place(t);
+  const readFile = (() => Promise.reject(Object.assign(new Error('i/o error'), { code: 'EIO' }))) as typeof disk.readFile;
+  const state = new StateFile({ log, fs: { ...disk, readFile } }, { path, bootId: 'boot-1' });
+  await t.throwsAsync(state.read(), { code: 'STATE_UNREADABLE', message: /state\.json/ });
+});
 
 test('a crash between write and rename leaves the old state whole', async (t) => {
   const path = place(t);
