@@ -68,7 +68,7 @@ export class Agent {
   /**
    * Serves the pods of an earlier agent again, then opens the socket.
    *
-   * @throws AgentError ALREADY_RUNNING, SOCKET_UNUSABLE; the agent is then `failed` and holds nothing
+   * @throws AgentError STATE_UNREADABLE, ALREADY_RUNNING, SOCKET_UNUSABLE; the agent is then `failed` and holds nothing
    */
   async start(): Promise<void> {
     if (this.#state.kind !== 'new')
@@ -165,18 +165,21 @@ export class Agent {
       },
       pods: reconciler.pods().map((record) => podStatus(record, tunnel.openConnections, kernelEvents)),
       unclaimed: this.#unclaimed(reconciler),
-      workers: tunnel.workers.map(({ slot, state, openConnections, restarts, descriptorStops }) => ({
+      workers: tunnel.workers.map(({ slot, state, openConnections, restarts, descriptorStops, eventLoopDelayMs }) => ({
         slot,
         state,
         openConnections,
         restarts,
         descriptorStops,
+        eventLoopDelayMs: { ...eventLoopDelayMs },
       })),
       totals: {
         accepted: tunnel.totals.accepted,
         closed: tunnel.totals.closed,
         failed: tunnel.totals.failed,
         unattributed: tunnel.totals.unattributed,
+        bytesFromClients: tunnel.totals.bytesFromClients,
+        bytesFromServers: tunnel.totals.bytesFromServers,
       },
       ended: { ...tunnel.ended },
       descriptors: { open: tunnel.descriptors.open, limit: tunnel.descriptors.limit },
@@ -209,6 +212,10 @@ export class Agent {
       descriptorStops: () => tunnel.status().workers.reduce((sum, { descriptorStops }) => sum + descriptorStops, 0),
       openedConnections: () => tunnel.status().totals.accepted,
       endedConnections: () => tunnel.status().ended,
+      bytes: () => {
+        const { bytesFromClients, bytesFromServers } = tunnel.status().totals;
+        return { client: bytesFromClients, server: bytesFromServers };
+      },
       kernelEvents: () => countsByReason(kernel),
     });
   }

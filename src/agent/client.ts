@@ -26,7 +26,7 @@ export async function callAgent<M extends Method>(
 }
 
 /** A request line, newline included. */
-export function encodeRequest(request: Request): string {
+function encodeRequest(request: Request): string {
   const wire = request.method === 'enrol' ? { method: 'enrol', pod: encodePod(request.pod) } : request;
   return `${JSON.stringify(wire)}\n`;
 }

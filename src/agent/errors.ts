@@ -19,6 +19,7 @@ export const agentErrorCodes = [
   'RUN_UNUSABLE',
   'ALREADY_RUNNING',
   'SOCKET_UNUSABLE',
+  'STATE_UNREADABLE',
   'STATE_UNWRITABLE',
   // seen by the caller only
   'AGENT_UNREACHABLE',

@@ -83,8 +83,10 @@ export interface WorkerStatus {
   readonly openConnections: number;
   /** How often this slot's worker has been started again. */
   readonly restarts: number;
-  /** How often it stopped accepting for want of descriptors. */
+  /** How often it stopped accepting, at all or for one pod, for want of descriptors. */
   readonly descriptorStops: number;
+  /** How late its event loop was in the last second. */
+  readonly eventLoopDelayMs: { readonly p50: number; readonly p99: number; readonly max: number };
 }
 
 export interface TunnelStatus {
@@ -99,6 +101,9 @@ export interface TunnelStatus {
     readonly failed: number;
     /** Accepted without an original destination, so reset. */
     readonly unattributed: number;
+    /** Of connections that have ended. */
+    readonly bytesFromClients: number;
+    readonly bytesFromServers: number;
   };
   /** How many connections ended for which reason, since the agent started. */
   readonly ended: Readonly<Record<string, number>>;

@@ -4,7 +4,7 @@
  */
 import { posix } from 'node:path';
 import { z } from 'zod';
-import { type Address, type Cidr, type Pod, parseAddress, parseCidr } from '../mesh/index.ts';
+import { type Address, type Cidr, isHostAddress, type Pod, parseAddress, parseCidr } from '../mesh/index.ts';
 import { AgentError, agentErrorCodes, codeOf, messageOf } from './errors.ts';
 
 /** Longest request line, without its newline. */
@@ -27,6 +27,11 @@ const address = z.string().transform((text, context): Address => {
   if (parsed !== undefined) return parsed;
   context.addIssue({ code: 'custom', message: `${quote(text)} is not an IPv4 or IPv6 address` });
   return z.NEVER;
+});
+
+const podAddress = address.refine(isHostAddress, {
+  error: ({ input }) =>
+    `${quote(String(input))} is no address that others can reach a pod at (unspecified, loopback, link-local, multicast or broadcast)`,
 });
 
 const cidr = z.string().transform((text, context): Cidr => {
@@ -55,7 +60,7 @@ const wirePod = z.strictObject({
   serviceAccount: z.string().min(1).max(253).regex(SUBDOMAIN, 'must be a Kubernetes name'),
   netns,
   addresses: z
-    .array(address)
+    .array(podAddress)
     .min(1)
     .max(MAX_ADDRESSES)
     .refine((all) => new Set(all).size === all.length, { error: 'names an address twice' }),
@@ -115,9 +120,17 @@ const statusReply = z.object({
       openConnections: z.number(),
       restarts: z.number(),
       descriptorStops: z.number(),
+      eventLoopDelayMs: z.object({ p50: z.number(), p99: z.number(), max: z.number() }),
     }),
   ),
-  totals: z.object({ accepted: z.number(), closed: z.number(), failed: z.number(), unattributed: z.number() }),
+  totals: z.object({
+    accepted: z.number(),
+    closed: z.number(),
+    failed: z.number(),
+    unattributed: z.number(),
+    bytesFromClients: z.number(),
+    bytesFromServers: z.number(),
+  }),
   /** Connections ended, by reason. */
   ended: z.record(z.string(), z.number()),
   descriptors: z.object({ open: z.number(), limit: z.number() }),

@@ -36,7 +36,7 @@ export type PodRecord =
 type Ending = 'stopAccepting' | 'drop';
 type KnownPod = Exclude<PodRecord, { kind: 'enrolling' }>;
 
-export interface ReconcilerDeps {
+interface ReconcilerDeps {
   readonly kernel: PodKernel;
   readonly tunnel: Tunnel;
   readonly state: { save(snapshot: () => readonly SavedPod[]): Promise<void> };
@@ -46,7 +46,7 @@ export interface ReconcilerDeps {
   readonly metrics: Pick<Metrics, 'enrolments' | 'withdrawals' | 'listenersReopened'>;
 }
 
-export interface ReconcilerOptions {
+interface ReconcilerOptions {
   /** How often each pod is looked at. Default: 500 ms. */
   readonly checkIntervalMs?: number;
   /** Longest wait for one step of the tunnel or the kernel. Default: 10,000 ms. */
@@ -173,7 +173,7 @@ export class Reconciler {
     if (current === undefined) this.#set({ kind: 'enrolling', pod });
     try {
       const prepared = await this.#step('ENROL_FAILED', pod, 'prepare', () => this.#deps.kernel.prepare(pod));
-      this.#claim(prepared.cookie, pod);
+      this.#claim(prepared, pod);
       if (current?.cookie === prepared.cookie) {
         if (current.kind === 'enrolled') return await this.#refresh(current, pod, prepared);
         await this.#open(pod, prepared);
@@ -215,9 +215,11 @@ export class Reconciler {
     return record?.kind === 'enrolled' || record?.kind === 'failed' ? record : undefined;
   }
 
-  #claim(cookie: NetnsCookie, pod: Pod): void {
+  #claim({ cookie }: PreparedPod, pod: Pod): void {
     const owner = this.#owners.get(cookie);
     if (owner !== undefined && owner !== pod.uid) {
+      // Preparing may just have opened dead listeners of the owner's again. Not waited for: the owner's turn may wait for ours.
+      void this.#inTurn(owner, () => this.#serveWhatIsOpen(owner)).catch(() => undefined);
       throw new AgentError(
         'NETNS_TAKEN',
         `enrol ${pod.uid}: ${pod.netns} is the network namespace of pod ${owner}; withdraw that pod first`,
@@ -277,16 +279,17 @@ export class Reconciler {
   ): Promise<{ result: EnrolResult; cookie: NetnsCookie }> {
     const { kernel, tunnel } = this.#deps;
     const { cookie } = current;
-    if (isDeepStrictEqual(current.pod, pod)) return { result: 'unchanged', cookie };
     try {
+      // Also for the same pod again: preparing may just have opened dead listeners again.
       await this.#step('ENROL_FAILED', pod, 'serve', () => tunnel.serve(pod, prepared));
+      if (isDeepStrictEqual(current.pod, pod)) return { result: 'unchanged', cookie };
       await this.#step('ENROL_FAILED', pod, 'capture', () => kernel.capture(pod, cookie));
       this.#set({ kind: 'enrolled', pod, cookie });
       await this.#step('ENROL_FAILED', pod, 'write the state file', () => this.#save());
     } catch (error) {
       await this.#quietly(pod, 'undo: capture', () => kernel.capture(current.pod, cookie));
-      await this.#quietly(pod, 'undo: serve', () => tunnel.serve(current.pod, prepared));
-      this.#set(current);
+      const unserved = await this.#undo(pod, [['serve', () => tunnel.serve(current.pod, prepared)]]);
+      this.#set(unserved === undefined ? current : { ...current, kind: 'failed', error: unserved });
       throw error;
     }
     return { result: 'updated', cookie };
@@ -379,10 +382,20 @@ export class Reconciler {
   }
 
   async #reopen(record: Extract<PodRecord, { kind: 'enrolled' }>): Promise<void> {
-    const { kernel, tunnel, log, metrics } = this.#deps;
+    this.#deps.metrics.listenersReopened.inc();
+    this.#deps.log.warn(
+      names(record.pod),
+      'a listener of the pod, or its lookup program, had been taken away and is back',
+    );
+    await this.#serveWhatIsOpen(record.pod.uid);
+  }
+
+  /** Gives the tunnel the listeners that an enrolled pod has now. */
+  async #serveWhatIsOpen(uid: string): Promise<void> {
+    const record = this.#records.get(uid);
+    if (record?.kind !== 'enrolled') return;
+    const { kernel, tunnel, log } = this.#deps;
     const { pod, cookie } = record;
-    metrics.listenersReopened.inc();
-    log.warn(names(pod), 'a listener of the pod, or its lookup program, had been taken away and is back');
     try {
       const prepared = kernel.prepare(pod);
       await this.#within(() => tunnel.serve(pod, prepared));

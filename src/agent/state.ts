@@ -6,7 +6,7 @@ import * as disk from 'node:fs/promises';
 import { z } from 'zod';
 import type { NetnsCookie, Pod } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { AgentError } from './errors.ts';
+import { AgentError, codeOf, messageOf } from './errors.ts';
 import { encodePod, parsePod } from './protocol.ts';
 
 const STATE_SCHEMA = 1;
@@ -21,21 +21,24 @@ export interface SavedPod {
 const fileForm = z.strictObject({
   schema: z.literal(STATE_SCHEMA),
   bootId: z.string().min(1),
-  pods: z.array(
-    z.strictObject({
-      pod: z.unknown(),
-      netnsCookie: z.string().regex(/^[1-9][0-9]{0,19}$/),
-      withdrawing: z.boolean(),
-    }),
-  ),
+  pods: z.array(z.unknown()),
 });
+const entryForm = z.strictObject({
+  pod: z.unknown(),
+  netnsCookie: z.string().regex(/^[1-9][0-9]{0,19}$/),
+  withdrawing: z.boolean(),
+});
+/** As much of an entry that is refused as tells which it is. */
+const entryName = z.object({ pod: z.object({ uid: z.string() }) });
 
-export interface StateFileDeps {
+type StateDisk = Pick<typeof disk, 'open' | 'rename' | 'readFile' | 'copyFile'>;
+
+interface StateFileDeps {
   readonly log: Log;
-  readonly fs?: Pick<typeof disk, 'open' | 'rename' | 'readFile'>;
+  readonly fs?: StateDisk;
 }
 
-export interface StateFileOptions {
+interface StateFileOptions {
   readonly path: string;
   /** Of this boot: netns cookies of another boot mean nothing. */
   readonly bootId: string;
@@ -49,7 +52,7 @@ interface Save {
 
 export class StateFile {
   readonly #log: Log;
-  readonly #fs: Pick<typeof disk, 'open' | 'rename' | 'readFile'>;
+  readonly #fs: StateDisk;
   readonly #options: StateFileOptions;
   #last: Save | undefined;
 
@@ -59,30 +62,48 @@ export class StateFile {
     this.#options = options;
   }
 
-  /** The pods saved in this boot. A file that cannot be understood is kept aside for people to look at. */
+  /**
+   * The pods saved in this boot. What is not understood, the file or single pods of it, is kept aside for people to look at.
+   *
+   * @throws AgentError STATE_UNREADABLE: whoever went on would write an empty file in its place
+   */
   async read(): Promise<SavedPod[]> {
     const { path, bootId } = this.#options;
     let text: string;
     try {
       text = await this.#fs.readFile(path, 'utf8');
-    } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return [];
-      this.#log.error({ error, path }, 'the state file cannot be read; going on without it');
-      return [];
+    } catch (cause) {
+      if (codeOf(cause) === 'ENOENT') return [];
+      const message = `cannot read ${path}: ${messageOf(cause)}; it names the pods to serve again: mend the cause, or remove the file`;
+      throw new AgentError('STATE_UNREADABLE', message, { cause });
     }
+    let file: z.infer<typeof fileForm>;
     try {
-      const file = fileForm.parse(JSON.parse(text));
-      if (file.bootId !== bootId) {
-        this.#log.info({ path }, 'the state file is of an earlier boot; ignored');
-        return [];
-      }
-      return file.pods.map((saved) => ({
-        pod: parsePod(saved.pod),
-        cookie: BigInt(saved.netnsCookie) as NetnsCookie,
-        withdrawing: saved.withdrawing,
-      }));
+      file = fileForm.parse(JSON.parse(text));
     } catch (error) {
       await this.#keepAside(error);
+      return [];
+    }
+    if (file.bootId !== bootId) {
+      this.#log.info({ path }, 'the state file is of an earlier boot; ignored');
+      return [];
+    }
+    const pods = file.pods.flatMap((entry, at) => this.#readEntry(entry, at));
+    if (pods.length < file.pods.length) await this.#keepCopy();
+    return pods;
+  }
+
+  /** One entry; that it is not understood must not cost the other pods their place. */
+  #readEntry(entry: unknown, at: number): SavedPod[] {
+    try {
+      const { pod, netnsCookie, withdrawing } = entryForm.parse(entry);
+      return [{ pod: parsePod(pod), cookie: BigInt(netnsCookie) as NetnsCookie, withdrawing }];
+    } catch (error) {
+      const pod = entryName.safeParse(entry).data?.pod.uid;
+      this.#log.error(
+        { error, entry: at, pod },
+        'a pod of the state file is not understood; it stays closed until it is enrolled again',
+      );
       return [];
     }
   }
@@ -129,6 +150,17 @@ export class StateFile {
       throw new AgentError('STATE_UNWRITABLE', `cannot write ${path}; is its file system full or read-only?`, {
         cause,
       });
+    }
+  }
+
+  async #keepCopy(): Promise<void> {
+    const { path } = this.#options;
+    const aside = `${path}.corrupt`;
+    try {
+      await this.#fs.copyFile(path, aside);
+      this.#log.info({ path, kept: aside }, 'a copy of the state file was kept aside');
+    } catch (error) {
+      this.#log.error({ error, path }, 'a copy of the state file cannot be kept aside');
     }
   }
 

@@ -1,13 +1,13 @@
 import type { Log } from '../telemetry/index.ts';
 import type { Clock, KernelUpkeep } from './ports.ts';
 
-export interface UpkeepDeps {
+interface UpkeepDeps {
   readonly kernel: KernelUpkeep;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-export interface UpkeepOptions {
+interface UpkeepOptions {
   /** Default: 1,000 ms. */
   readonly intervalMs?: number;
   /** Events logged per interval; the rest is only counted. Default: 20. */

@@ -1,7 +1,7 @@
 import { type ExitCode, exitCode } from './exit.ts';
 
 /** As much of the agent as the command needs. */
-export interface RunningAgent {
+interface RunningAgent {
   start(): Promise<void>;
   stop(): Promise<void>;
 }

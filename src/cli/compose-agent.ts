@@ -20,7 +20,7 @@ const OWN_DESCRIPTORS = 256;
 /** The kernel's table of pods ends here (layout.h, LIMIT_PODS). */
 const MOST_PODS = 1024;
 
-export interface AgentCommandOptions {
+interface AgentCommandOptions {
   readonly cgroup: string;
   readonly bpffs: string;
   readonly run: string;

@@ -4,7 +4,7 @@ import { createPodSockets } from '../kernel/index.ts';
 import { runTunnelWorker, type TunnelWorkerData } from '../ztunnel/index.ts';
 
 /** What compose-agent.ts gives every worker (`TunnelWorkersOptions.composition`). */
-export interface WorkerComposition {
+interface WorkerComposition {
   /** Where this node's bpffs is mounted. */
   readonly bpffs: string;
 }

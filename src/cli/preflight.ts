@@ -2,14 +2,14 @@ import { type ExitCode, exitCode, type Output } from './exit.ts';
 import { table } from './table.ts';
 
 /** One line of the report. A `warning` does not keep the agent from running. */
-export interface PreflightCheck {
+interface PreflightCheck {
   readonly check: string;
   readonly result: 'ok' | 'warning' | 'failed';
   /** What was found, and where it is not ok what to do. */
   readonly detail: string;
 }
 
-export interface PreflightDeps {
+interface PreflightDeps {
   preflight(options: { cgroup: string; bpffs: string }): Promise<readonly PreflightCheck[]>;
 }
 

@@ -28,16 +28,18 @@ export function formatStatus(status: StatusReply): string {
           ]),
         ),
     table(
-      ['WORKER', 'STATE', 'CONNECTIONS', 'RESTARTS', 'ACCEPT STOPS'],
+      ['WORKER', 'STATE', 'CONNECTIONS', 'RESTARTS', 'ACCEPT STOPS', 'DELAY P99'],
       workers.map((worker) => [
         String(worker.slot),
         worker.state,
         String(worker.openConnections),
         String(worker.restarts),
         String(worker.descriptorStops),
+        `${worker.eventLoopDelayMs.p99.toFixed(1)} ms`,
       ]),
     ),
     `connections: ${totals.accepted} accepted, ${totals.closed} closed, ${totals.failed} not dialled, ${totals.unattributed} without a destination\n` +
+      `bytes of closed connections: ${totals.bytesFromClients} from clients, ${totals.bytesFromServers} from servers\n` +
       `descriptors: ${descriptors.open} of ${descriptors.limit}\n`,
   ];
   const uncaptured = pods.flatMap(uncapturedLine);

@@ -1,6 +1,6 @@
 import { type ExitCode, exitCode, type Output } from './exit.ts';
 
-export interface UninstallDeps {
+interface UninstallDeps {
   /** Detaches and unpins everything that is culvert's own; returns what was removed, one line each. */
   uninstall(options: { cgroup: string; bpffs: string; run: string }): Promise<readonly string[]>;
 }

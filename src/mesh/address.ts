@@ -27,6 +27,17 @@ export function parseAddress(text: string): Address | undefined {
   return ipaddr.process(text).toString() as Address;
 }
 
+/** What ipaddr.js calls addresses that never lead to a host's own place in a network. IPv4 link-local ones are pods' on some clouds. */
+const NO_HOST = {
+  4: new Set(['unspecified', 'loopback', 'multicast', 'broadcast']),
+  6: new Set(['unspecified', 'loopback', 'multicast', 'linkLocal']),
+};
+
+/** Whether others can reach a host at it: not unspecified, loopback, multicast, broadcast, or link-local of IPv6. */
+export function isHostAddress(address: Address): boolean {
+  return !NO_HOST[familyOf(address)].has(ipaddr.parse(address).range());
+}
+
 /** 4 or 6. */
 export function familyOf(address: Address): 4 | 6 {
   return address.includes(':') ? 6 : 4;

@@ -5,6 +5,7 @@ export {
   encodeCidr,
   familyOf,
   formatEndpoint,
+  isHostAddress,
   parseAddress,
   parseCidr,
 } from './address.ts';

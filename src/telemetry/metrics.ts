@@ -12,6 +12,8 @@ export interface MetricSources {
   openedConnections?(): number;
   /** Connections ended since the agent started, by reason. */
   endedConnections?(): Readonly<Record<string, number>>;
+  /** Bytes of connections that have ended since the agent started, by the side that sent them. */
+  bytes?(): { readonly client: number; readonly server: number };
   /** The kernel's counters summed over pods, by reason. */
   kernelEvents?(): Readonly<Record<string, number>>;
 }
@@ -73,21 +75,31 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
   mirror('culvert_accept_stops_total', 'Times that a worker stopped accepting for want of descriptors', () =>
     sources.descriptorStops?.(),
   );
-  const byReason = (name: string, help: string, read: () => Readonly<Record<string, number>> | undefined): void => {
+  const byLabel = (
+    label: string,
+    name: string,
+    help: string,
+    read: () => Readonly<Record<string, number>> | undefined,
+  ): void => {
     new Counter({
       name,
       help,
       registers,
-      labelNames: ['reason'],
+      labelNames: [label],
       collect() {
         this.reset();
-        for (const [reason, count] of Object.entries(read() ?? {})) this.labels(reason).inc(count);
+        for (const [value, count] of Object.entries(read() ?? {})) this.labels(value).inc(count);
       },
     });
   };
-  byReason('culvert_connections_ended_total', 'Connections ended, by reason', () => sources.endedConnections?.());
-  byReason('culvert_kernel_events_total', 'What the kernel programs decided, by reason', () =>
+  byLabel('reason', 'culvert_connections_ended_total', 'Connections ended, by reason', () =>
+    sources.endedConnections?.(),
+  );
+  byLabel('reason', 'culvert_kernel_events_total', 'What the kernel programs decided, by reason', () =>
     sources.kernelEvents?.(),
+  );
+  byLabel('from', 'culvert_relayed_bytes_total', 'Bytes of ended connections, by the side that sent them', () =>
+    sources.bytes?.(),
   );
 
   return {

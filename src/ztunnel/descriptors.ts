@@ -2,6 +2,8 @@
 const PER_CONNECTION = 2;
 /** Accepting begins again when this share of the places is taken, or less. */
 const RESUME_SHARE = 0.95;
+/** What one pod may take of the places while it is not the only one served. */
+const POD_SHARE = 0.5;
 
 /**
  * How many connections a worker may hold open at once.
@@ -29,8 +31,17 @@ export class DescriptorBudget {
 
   /** Whether accepting may begin again after it was full. */
   get hasRoom(): boolean {
-    const places = this.#places;
-    return this.#connections <= Math.min(places - 1, Math.floor(places * RESUME_SHARE));
+    return this.#connections <= resumeAt(this.#places);
+  }
+
+  /** Whether a pod with so many connections, of so many pods, has no further one to its share. */
+  isShareFull(connections: number, pods: number): boolean {
+    return connections >= this.#share(pods);
+  }
+
+  /** Whether accepting for the pod may begin again after its share was full. */
+  shareHasRoom(connections: number, pods: number): boolean {
+    return connections <= resumeAt(this.#share(pods));
   }
 
   /** Whether this many more listeners would still leave room for one connection. */
@@ -53,4 +64,12 @@ export class DescriptorBudget {
   get #places(): number {
     return Math.floor((this.limit - this.#listeners) / PER_CONNECTION);
   }
+
+  #share(pods: number): number {
+    return pods > 1 ? Math.max(1, Math.floor(this.#places * POD_SHARE)) : this.#places;
+  }
+}
+
+function resumeAt(places: number): number {
+  return Math.min(places - 1, Math.floor(places * RESUME_SHARE));
 }

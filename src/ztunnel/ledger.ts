@@ -3,7 +3,7 @@ import { END_REASONS, type EndReason } from './errors.ts';
 const FIELDS = [
   /** 1 while the worker accepts, 0 while it has stopped for want of descriptors. */
   'accepting',
-  /** How often it stopped. */
+  /** How often it stopped, at all or for one pod. */
   'descriptorStops',
   'descriptorsUsed',
   'opened',

@@ -7,7 +7,7 @@ import { OUTBOUND_PORT, type PodSockets } from './ports.ts';
 import type { HandedListener } from './protocol.ts';
 
 /** What a pod's proxy tells its worker. */
-export interface PodProxyDeps {
+interface PodProxyDeps {
   readonly sockets: PodSockets;
   opened(): void;
   ended(record: ConnectionRecord): void;
@@ -17,7 +17,7 @@ export interface PodProxyDeps {
   failed(error: unknown): void;
 }
 
-export interface PodProxyOptions {
+interface PodProxyOptions {
   /** Backlog of the listeners. */
   readonly backlog: number;
 }

@@ -40,10 +40,10 @@ export type FromWorker =
   | { readonly kind: 'ready' }
   | { readonly kind: 'done'; readonly id: number }
   | { readonly kind: 'failed'; readonly id: number; readonly code: ZtunnelErrorCode; readonly message: string }
-  /** Accepting stopped: no descriptors. */
-  | { readonly kind: 'full'; readonly used: number; readonly limit: number }
-  /** Accepting may begin again: new duplicates, please. Asked again until they come. */
-  | { readonly kind: 'room' }
+  /** Accepting stopped: no descriptors. With a cookie: for this pod only, which has its share. */
+  | { readonly kind: 'full'; readonly used: number; readonly limit: number; readonly cookie?: string }
+  /** Accepting may begin again, for this pod or for all: new duplicates, please. Asked again until they come. */
+  | { readonly kind: 'room'; readonly cookie?: string }
   /** A connection met a fault of our own. */
   | { readonly kind: 'fault'; readonly message: string; readonly stack: string | undefined }
   /** An exception that nobody caught; everything open has been reset and the worker ends. */

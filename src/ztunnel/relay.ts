@@ -92,7 +92,7 @@ export class Relay {
 }
 
 /** What is left of a relayed connection. */
-export interface RelayRecord {
+interface RelayRecord {
   readonly ended: EndReason;
   readonly bytesFromClient: number;
   readonly bytesFromServer: number;

@@ -20,23 +20,28 @@ export interface TunnelWorkerDeps {
 }
 
 interface ServedPod {
+  readonly cookie: string;
   readonly proxy: PodProxy;
   readonly line: number;
   /** False once the main thread has said stop; room in the budget does not change that. */
   wanted: boolean;
   listeners: number;
+  /** `held`: it has its share of the places; `asking`: there is room in it again and the main thread knows. */
+  share: 'open' | 'held' | 'asking';
 }
 
 /**
  * One worker thread: its pods, its descriptors, its numbers. The main thread tells it what to serve; it answers every
  * message by `done` or `failed`.
  */
-export class TunnelWorker {
+class TunnelWorker {
   readonly #deps: TunnelWorkerDeps;
   readonly #data: TunnelWorkerData;
   readonly #ledger: Ledger;
   readonly #budget: DescriptorBudget;
   readonly #pods = new Map<string, ServedPod>();
+  /** How many of them are wanted. */
+  #wanted = 0;
   readonly #delay = monitorEventLoopDelay({ resolution: 20 });
   readonly #probeTimer: NodeJS.Timeout;
   readonly #secondTimer: NodeJS.Timeout;
@@ -99,12 +104,16 @@ export class TunnelWorker {
       throw new ZtunnelError('NO_DESCRIPTORS', `${this.#budget.limit} descriptors leave no room for this pod`);
     }
     this.#setListeners(pod, message.listeners.length);
-    pod.wanted = true;
-    if (this.#accepting !== 'accepting' && !this.#budget.hasRoom) {
-      // Served as soon as there is room: until then its callers wait in the kernel, like those of the other pods.
+    this.#want(pod, true);
+    for (const each of this.#pods.values()) this.#holdIfFull(each);
+    const isHeld = pod.share !== 'open' && !this.#shareHasRoom(pod);
+    if (isHeld || (this.#accepting !== 'accepting' && !this.#budget.hasRoom)) {
+      // Served as soon as there is room: until then its callers wait in the kernel.
       for (const { fd } of message.listeners) closeSync(fd);
+      if (isHeld) this.#startedAccepting();
       return;
     }
+    pod.share = 'open';
     await pod.proxy.accept(message.netnsFd, message.listeners);
     this.#startedAccepting();
   }
@@ -121,7 +130,7 @@ export class TunnelWorker {
       },
       { backlog: this.#data.backlog },
     );
-    const pod: ServedPod = { proxy, line, wanted: false, listeners: 0 };
+    const pod: ServedPod = { cookie, proxy, line, wanted: false, listeners: 0, share: 'open' };
     this.#pods.set(cookie, pod);
     return pod;
   }
@@ -129,7 +138,8 @@ export class TunnelWorker {
   #stopAccepting(cookie: string): void {
     const pod = this.#pods.get(cookie);
     if (pod === undefined) return;
-    pod.wanted = false;
+    this.#want(pod, false);
+    pod.share = 'open';
     pod.proxy.stopAccepting();
     this.#setListeners(pod, 0);
     this.#forgetIfEmpty(cookie);
@@ -162,6 +172,7 @@ export class TunnelWorker {
     this.#budget.addConnection();
     this.#ledger.add('opened', 1);
     this.#count(pod);
+    this.#holdIfFull(pod);
     if (this.#budget.isFull) this.#stopAll();
   }
 
@@ -173,6 +184,33 @@ export class TunnelWorker {
     this.#count(pod);
     this.#forgetIfEmpty(cookie);
     if (this.#accepting === 'stopped' && this.#budget.hasRoom && record.ended !== 'no-descriptors') this.#ask();
+    if (pod.share === 'held') this.#askIfRoom(pod);
+  }
+
+  #want(pod: ServedPod, wanted: boolean): void {
+    if (pod.wanted !== wanted) this.#wanted += wanted ? 1 : -1;
+    pod.wanted = wanted;
+  }
+
+  #shareHasRoom(pod: ServedPod): boolean {
+    return this.#budget.shareHasRoom(pod.proxy.openConnections, this.#wanted);
+  }
+
+  /** One pod, with callers to a host that never answers say, must not take the places of all. */
+  #holdIfFull(pod: ServedPod): void {
+    if (this.#wanted < 2 || !pod.wanted || pod.share !== 'open' || this.#accepting === 'draining') return;
+    if (!this.#budget.isShareFull(pod.proxy.openConnections, this.#wanted)) return;
+    pod.share = 'held';
+    pod.proxy.stopAccepting();
+    this.#ledger.add('descriptorStops', 1);
+    this.#send({ kind: 'full', used: this.#budget.used, limit: this.#budget.limit, cookie: pod.cookie });
+  }
+
+  /** Not while all are stopped: the room for all is this pod's too. */
+  #askIfRoom(pod: ServedPod): void {
+    if (this.#accepting !== 'accepting' || !this.#shareHasRoom(pod)) return;
+    pod.share = 'asking';
+    this.#send({ kind: 'room', cookie: pod.cookie });
   }
 
   #count(pod: ServedPod): void {
@@ -197,7 +235,7 @@ export class TunnelWorker {
 
   #startedAccepting(): void {
     if (this.#accepting !== 'asking') return;
-    for (const pod of this.#pods.values()) if (pod.wanted && !pod.proxy.isAccepting) return;
+    for (const pod of this.#pods.values()) if (pod.wanted && pod.share === 'open' && !pod.proxy.isAccepting) return;
     this.#accepting = 'accepting';
     this.#ledger.set('accepting', 1);
   }
@@ -224,6 +262,7 @@ export class TunnelWorker {
     this.#delay.reset();
     // Also while asking: the main thread may have had no descriptor to give.
     if ((this.#accepting === 'stopped' || this.#accepting === 'asking') && this.#budget.hasRoom) this.#ask();
+    for (const pod of this.#pods.values()) if (pod.share !== 'open') this.#askIfRoom(pod);
   }
 
   #send(message: FromWorker): void {

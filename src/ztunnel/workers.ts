@@ -40,7 +40,7 @@ export interface TunnelWorkerStatus {
   readonly openConnections: number;
   /** How often this slot's worker has been started again. */
   readonly restarts: number;
-  /** How often it stopped accepting for want of descriptors. */
+  /** How often it stopped accepting, at all or for one pod, for want of descriptors. */
   readonly descriptorStops: number;
   readonly descriptors: { readonly open: number; readonly limit: number };
   /** Of the last second. */
@@ -71,7 +71,7 @@ const SHORT_LIFE_MS = 1000;
 const LONGEST_PAUSE_MS = 5000;
 /** How many successors of a dying worker `serve` tries before it gives up. */
 const SERVE_ATTEMPTS = 3;
-/** Shortage of descriptors is logged once per worker and this long. */
+/** Shortage of descriptors is logged once per worker, or pod in a worker, and this long. */
 const FULL_LOG_MS = 60_000;
 /** What a worker may need beyond its drain deadline to see its resets through. */
 const DRAIN_GRACE_MS = 1000;
@@ -110,7 +110,7 @@ export class TunnelWorkers {
       { length: options.workers },
       (_, slot) =>
         new Seat(
-          { log: deps.log, handOver: (seat) => this.#handOverAll(seat) },
+          { log: deps.log, handOver: (seat, cookie) => this.#handOverAll(seat, cookie) },
           {
             entry: options.entry,
             slot,
@@ -191,10 +191,9 @@ export class TunnelWorkers {
     return this.#shutdown;
   }
 
-  async #handOverAll(seat: Seat): Promise<void> {
-    const results = await Promise.allSettled(
-      [...this.#pods.values()].map((known) => this.#handOver(seat, known, true)),
-    );
+  async #handOverAll(seat: Seat, only: NetnsCookie | undefined): Promise<void> {
+    const pods = [...this.#pods.values()].filter(({ prepared }) => only === undefined || prepared.cookie === only);
+    const results = await Promise.allSettled(pods.map((known) => this.#handOver(seat, known, true)));
     for (const result of results) {
       if (result.status === 'rejected')
         this.#deps.log.error({ worker: seat.slot, error: result.reason }, 'a worker could not take over a pod');
@@ -246,8 +245,8 @@ export class TunnelWorkers {
 
 interface SeatDeps {
   readonly log: Log;
-  /** Gives a new worker, or one that has room again, every pod. */
-  handOver(seat: Seat): Promise<void>;
+  /** Gives a new worker, or one that has room again, every pod, or the one that has room again in its share. */
+  handOver(seat: Seat, cookie?: NetnsCookie): Promise<void>;
 }
 
 interface SeatOptions {
@@ -289,7 +288,8 @@ class Seat {
   #restarts = 0;
   #shortLives = 0;
   #leaving = false;
-  #fullSaid = Number.NEGATIVE_INFINITY;
+  /** When shortage was last logged: of the pod with this cookie, or of the worker. */
+  readonly #fullSaid = new Map<string | undefined, number>();
   #onStopped: Array<() => void> = [];
 
   constructor(deps: SeatDeps, options: SeatOptions) {
@@ -336,6 +336,7 @@ class Seat {
 
   forget(cookie: NetnsCookie): void {
     this.#handed.delete(cookie);
+    this.#fullSaid.delete(String(cookie));
   }
 
   async shutdown(deadlineMs: number): Promise<void> {
@@ -452,21 +453,34 @@ class Seat {
         this.#take(message.id)?.reject(new ZtunnelError(message.code, message.message));
         break;
       case 'full':
-        if (performance.now() - this.#fullSaid < FULL_LOG_MS) break;
-        this.#fullSaid = performance.now();
-        this.#deps.log.warn(
-          { worker: this.slot, descriptors: message.used, limit: message.limit },
-          'no descriptors left: the worker accepts no connection until some are closed',
-        );
+        this.#sayFull(message);
         break;
       case 'room':
-        if (!this.#leaving) void this.#deps.handOver(this);
+        if (this.#leaving) break;
+        void this.#deps.handOver(
+          this,
+          message.cookie === undefined ? undefined : (BigInt(message.cookie) as NetnsCookie),
+        );
         break;
       case 'fault':
       case 'crashed':
         this.#deps.log.error({ worker: this.slot, stack: message.stack }, `tunnel worker: ${message.message}`);
         break;
     }
+  }
+
+  #sayFull({ used, limit, cookie }: Extract<FromWorker, { kind: 'full' }>): void {
+    const now = performance.now();
+    if (now - (this.#fullSaid.get(cookie) ?? Number.NEGATIVE_INFINITY) < FULL_LOG_MS) return;
+    this.#fullSaid.set(cookie, now);
+    const fields = { worker: this.slot, descriptors: used, limit };
+    if (cookie === undefined)
+      this.#deps.log.warn(fields, 'no descriptors left: the worker accepts no connection until some are closed');
+    else
+      this.#deps.log.warn(
+        { ...fields, netns_cookie: cookie },
+        "a pod has half of the worker's descriptors: the worker accepts no connection of it until some are closed",
+      );
   }
 
   #take(id: number): Pending | undefined {

@@ -25,6 +25,7 @@ podKernelContract(test, 'the fake kernel', async () => {
     destroyNamespace: async (pod) => kernel.removeNamespace(pod.netns),
     killListeners: async (pod) => kernel.killListeners(kernel.prepare(pod).cookie),
     restart: async () => new FakePodKernel(kernel),
+    pinned: async () => [...kernel.pins.keys()],
     dispose: async () => undefined,
   };
 });

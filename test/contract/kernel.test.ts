@@ -1,15 +1,18 @@
 import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
 import net from 'node:net';
+import { basename } from 'node:path';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { parsePod } from '../../src/agent/index.ts';
 import { createPodSockets, duplicate, type Kernel, openKernel, removePrograms } from '../../src/kernel/index.ts';
-import { type Address, type Endpoint, encodeAddress, type Pod } from '../../src/mesh/index.ts';
+import { type Address, type Endpoint, encodeAddress, type NetnsCookie, type Pod } from '../../src/mesh/index.ts';
 import { OUTBOUND_PORT } from '../../src/ztunnel/index.ts';
 import { Lab, type LabPod } from '../lab/index.ts';
 import { enterCgroup } from './enter-cgroup.ts';
 import { podKernelContract } from './pod-kernel.ts';
 import { accepting, podSocketsContract } from './pod-sockets.ts';
+import { withoutDescriptors } from './without-descriptors.ts';
 
 podKernelContract(test, 'the kernel', async () => {
   const lab = await Lab.create('the contract of PodKernel');
@@ -36,12 +39,38 @@ podKernelContract(test, 'the kernel', async () => {
       kernel = open();
       return kernel;
     },
+    async pinned() {
+      const pins = readdirSync(node.bpffs, { recursive: true, encoding: 'utf8' });
+      return pins.filter((pin) => /\/pods\/\d+$/.test(pin)).map((pin) => BigInt(basename(pin)) as NetnsCookie);
+    },
     async dispose() {
       kernel.dispose();
       removePrograms(node.bpffs);
       await lab.dispose();
     },
   };
+});
+
+test.serial('the kernel does not take a pod that it cannot look at for gone', async (t) => {
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  const pod = parsePod((await node.pod('pod')).request());
+  const options = { cgroup: node.cgroup, bpffs: node.bpffs, workers: 1 };
+  const earlier = openKernel(options);
+  const { cookie } = earlier.prepare(pod);
+  earlier.capture(pod, cookie);
+  earlier.dispose();
+  const kernel = openKernel(options);
+  try {
+    for (const left of [0, 1]) {
+      const error = withoutDescriptors(left, () => t.throws(() => kernel.check(pod, cookie), { any: true }));
+      t.is(Reflect.get(Object(error), 'code'), 'KERNEL_REFUSED');
+    }
+    t.is(kernel.check(pod, cookie), 'live');
+  } finally {
+    kernel.dispose();
+    removePrograms(node.bpffs);
+  }
 });
 
 function placeOf(places: ReadonlyMap<string, LabPod>, pod: Pod): LabPod {

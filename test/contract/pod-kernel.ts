@@ -1,6 +1,10 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { ExecutionContext, TestFn } from 'ava';
 import type { CapturedPods, PodKernel } from '../../src/agent/index.ts';
-import type { Pod } from '../../src/mesh/index.ts';
+import type { NetnsCookie, Pod } from '../../src/mesh/index.ts';
 
 /** A kernel to test, and a hand on the world around it. */
 export interface PodKernelSubject {
@@ -13,6 +17,8 @@ export interface PodKernelSubject {
   killListeners(pod: Pod): Promise<void>;
   /** The kernel of an agent that was started again: the first one holds nothing any more, its pins remain. */
   restart(): Promise<PodKernel & CapturedPods>;
+  /** Pods whose capture would outlive this process. */
+  pinned(): Promise<readonly NetnsCookie[]>;
   dispose(): Promise<void>;
 }
 
@@ -53,6 +59,19 @@ export function podKernelContract(test: TestFn, name: string, make: () => Promis
     const pod = await makePod();
     const error = t.throws(() => kernel.prepare({ ...pod, netns: '/dev/null/no-such-netns' }), { any: true });
     t.is(typeof Reflect.get(Object(error), 'code'), 'string');
+  });
+
+  law('refuses a path that leads to a FIFO without waiting for its other end', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const folder = mkdtempSync(join(tmpdir(), 'pod-kernel-'));
+    try {
+      const netns = join(folder, 'fifo');
+      execFileSync('mkfifo', [netns]);
+      const error = t.throws(() => kernel.prepare({ ...pod, netns }), { any: true });
+      t.is(Reflect.get(Object(error), 'code'), 'NOT_A_NETNS');
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   law('refuses to capture what is not prepared, with a code', async (t, { kernel, makePod }) => {
@@ -129,6 +148,22 @@ export function podKernelContract(test: TestFn, name: string, make: () => Promis
     await again.release(cookie);
     again.close(cookie);
     t.false(again.captured().includes(cookie));
+  });
+
+  law('leaves a pod that an earlier agent captured as it is when capturing it again fails', async (t, subject) => {
+    const pod = await subject.makePod();
+    const { cookie } = subject.kernel.prepare(pod);
+    subject.kernel.capture(pod, cookie);
+    const again = await subject.restart();
+    again.prepare(pod);
+    const everyPort = Array.from({ length: 65_535 }, (_, index) => index + 1);
+    const exclusions = { ...pod.exclusions, outboundPorts: everyPort, inboundPorts: everyPort };
+    const error = t.throws(() => again.capture({ ...pod, exclusions }, cookie), { any: true });
+    t.is(Reflect.get(Object(error), 'code'), 'TOO_MANY_EXCLUSIONS');
+    t.true(again.captured().includes(cookie));
+    t.deepEqual(await subject.pinned(), [cookie]);
+    again.capture(pod, cookie);
+    t.is(again.check(pod, cookie), 'live');
   });
 
   law('says of a pod that an earlier agent captured that it is gone, and forgets it unprepared', async (t, subject) => {

@@ -12,7 +12,7 @@ export function withoutDescriptors<T>(left: number, use: () => T): T {
   limitDescriptors(Math.max(...readdirSync('/proc/self/fd').map(Number)) + 16);
   try {
     try {
-      for (;;) held.push(openSync('/dev/null'));
+      for (;;) held.push(openSync('/dev/null', 'r'));
     } catch {
       // That was the last one.
     }

@@ -8,6 +8,7 @@ import {
   type LabNode,
   type LabPod,
   type LabProcess,
+  type Packet,
 } from '../lab/index.ts';
 import { metric } from './conversation.ts';
 import { endpoint, grown, kernelEvents, port, serving, statusOf, told } from './evidence.ts';
@@ -17,6 +18,8 @@ import { settled } from './inspect.ts';
 const rate = process.env.CULVERT_SOAK === '1' ? 2000 : 200;
 /** How often what ends the listeners is done. */
 const rounds = process.env.CULVERT_SOAK === '1' ? 50 : 3;
+/** Of the apps whose connections are held open. */
+const heldPort = port + 1;
 /** Longer than any test: loads are ended by SIGTERM. */
 const loadSeconds = 600;
 /** Hang guard: ten times what is promised. */
@@ -149,6 +152,34 @@ async function listeners(pod: LabPod): Promise<string[]> {
   return [...stdout.matchAll(/:(15\d+) .* ino:(\d+)/g)].map(([, number, inode]) => `${number} ${inode}`).sort();
 }
 
+/** A connection through the agent, open from end to end. */
+async function holding(from: LabPod, to: LabPod): Promise<LabProcess> {
+  const held = from.run(apps.hold({ to: [endpoint(to.ipv4, heldPort)], count: 1 }));
+  await held.json({ event: 'held' });
+  held.write('ping\n');
+  await held.json({ event: 'ping' });
+  return held;
+}
+
+/**
+ * What happened at a pod's interface after the reset of its held connection, so after the agent's end, in connections begun
+ * after it: how many there were, and what the pod sent.
+ */
+function afterReset(packets: readonly Packet[], pod: LabPod): { refused: number; bytes: number } {
+  const isHeld = ({ sourcePort, destinationPort }: Packet): boolean => [sourcePort, destinationPort].includes(heldPort);
+  const reset = packets.findIndex((packet) => isHeld(packet) && packet.flags.includes('R'));
+  if (reset < 0) throw new Error('the held connection was not reset');
+  const begun = new Set<string>();
+  let bytes = 0;
+  for (const packet of packets.slice(reset)) {
+    const ends = [`${packet.source} ${packet.sourcePort}`, `${packet.destination} ${packet.destinationPort}`];
+    const connection = ends.sort().join();
+    if (packet.flags === 'S') begun.add(connection);
+    if (begun.has(connection) && pod.addresses.includes(packet.source ?? '')) bytes += packet.payload.length;
+  }
+  return { refused: begun.size, bytes };
+}
+
 /** Connections that wait in a listener of the pod's for somebody to accept them. */
 async function waiting(pod: LabPod): Promise<number> {
   const { stdout } = await pod.exec(['ss', '-ltnH', '( sport = :15001 or sport = :15006 )']);
@@ -227,21 +258,24 @@ test.serial(
 test.serial(
   'an agent killed under load leaves new connections refused, with no payload byte on the wire, until it is back',
   async (t) => {
-    const { lab, client, target, node } = t.context;
+    const { lab, client, target, outside, node } = t.context;
     let agent = await enrolled(t);
+    for (const pod of [outside, target]) await serving(pod, apps.echo({ port: heldPort, quiet: true }));
     const running = await loads(t.context);
     for (let round = 0; round < rounds; round++) {
       await flowing(t.context, 20);
-      await agent.kill();
+      // Begun before the end, so that its first moments are seen too; what is held tells where in the capture it came.
       const captures = [await lab.capture(client), await lab.capture(target)];
+      const held = [await holding(client, outside), await holding(outside, target)];
+      await agent.kill();
       for (let each = 0; each < 3; each++) await assertAll(t, { error: 'ECONNREFUSED' });
-      for (const capture of captures) {
-        const packets = await capture.stop();
-        t.is(
-          packets.payloadBytes(({ protocol }) => protocol === 'tcp'),
-          0,
-        );
+      for (const [at, pod] of [client, target].entries()) {
+        const { refused, bytes } = afterReset((await captures[at]?.stop())?.packets ?? [], pod);
+        t.is(bytes, 0, pod.name);
+        // Connects to the outside are refused before there is a packet.
+        if (pod === target) t.true(refused > 0);
       }
+      for (const each of held) await each.kill();
       agent = await node.agent({ readyMs: restartedMs });
       // Nothing was enrolled by hand.
       await flowing(t.context, 20);

@@ -2,8 +2,10 @@
 import { once } from 'node:events';
 import { statSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test, { type ExecutionContext } from 'ava';
+import { command } from '../lab/command.ts';
 import { Lab, type LabAgent, type LabNode, type LabPod } from '../lab/index.ts';
 import { descriptors, type Entries, entries, podPins, type Status, settled, statusOf } from './inspect.ts';
 
@@ -40,6 +42,8 @@ test.serial('every bad request gets a clear error and changes nothing', async (t
   const before = await standing(here);
   const good = other.request();
   const enrol = (pod: Record<string, unknown>): string => `${JSON.stringify({ method: 'enrol', pod })}\n`;
+  const fifo = join(lab.directory, 'fifo');
+  await command(['mkfifo', fifo]);
   const table: Array<[what: string, input: string | Uint8Array, code: string, message: RegExp]> = [
     ['not JSON', 'GET / HTTP/1.1\r\n\r\n', 'NOT_JSON', /one JSON object per line/],
     ['not UTF-8', Uint8Array.of(0x22, 0xff, 0xfe, 0x22, 0x0a), 'NOT_JSON', /UTF-8/],
@@ -68,6 +72,8 @@ test.serial('every bad request gets a clear error and changes nothing', async (t
       'ENROL_FAILED',
       /is not a network namespace/,
     ],
+    ['a netns that is a FIFO', enrol({ ...good, netns: fifo }), 'ENROL_FAILED', /is not a network namespace/],
+    ['a netns that is a device', enrol({ ...good, netns: '/dev/zero' }), 'ENROL_FAILED', /is not a network namespace/],
     ['a netns that is a directory', enrol({ ...good, netns: '/run' }), 'ENROL_FAILED', /is not a network namespace/],
     [
       'another kind of namespace',

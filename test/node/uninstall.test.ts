@@ -1,5 +1,5 @@
 /** `culvert uninstall` and `culvert preflight`, as a user runs them, and the commands that ask the agent. */
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -30,18 +30,18 @@ function added(before: Snapshot, now: Snapshot): string[] {
 }
 
 /** Somebody else's program at our hooks: attached in both ways that there are, and pinned beside ours. */
-async function attachForeign(node: LabNode): Promise<void> {
+async function attachForeign(node: LabNode, name = 'foreign_connect'): Promise<void> {
   const scratch = mkdtempSync(join(tmpdir(), 'culvert-foreign-'));
   try {
     const source = [
       'struct bpf_sock_addr;',
-      '__attribute__((section("cgroup/connect4"), used)) int foreign_connect(struct bpf_sock_addr *ctx) { return 1; }',
+      `__attribute__((section("cgroup/connect4"), used)) int ${name}(struct bpf_sock_addr *ctx) { return 1; }`,
       '__attribute__((section("license"), used)) char LICENSE[] = "GPL";',
     ].join('\n');
     writeFileSync(join(scratch, 'foreign.c'), source);
     const object = join(scratch, 'foreign.o');
     await command(['clang', '-target', 'bpf', '-g', '-O2', '-c', join(scratch, 'foreign.c'), '-o', object]);
-    const pin = join(node.bpffs, 'foreign');
+    const pin = join(node.bpffs, name);
     await command(['bpftool', 'prog', 'load', object, pin, 'type', 'cgroup/connect4']);
     await command(['bpftool', 'cgroup', 'attach', node.cgroup, 'connect4', 'pinned', pin, 'multi']);
   } finally {
@@ -156,6 +156,51 @@ test.serial("preflight names who else is at the hooks and who listens on the age
   t.is(code, 0, 'neither keeps the agent from running');
   t.regex(stdout, /^other programs at our hooks +warning +.*connect4: foreign_connect/m);
   t.regex(stdout, /^conflicting listeners +warning +.*port 15006/m);
+});
+
+test.serial("preflight beside a running agent knows the agent's programs from others of the same name", async (t) => {
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  await node.agent();
+  const argv = ['preflight', '--cgroup', node.cgroup, '--bpffs', node.bpffs];
+  const row = /^other programs at our hooks +(.*)$/m;
+  const alone = await culvert(node, ...argv);
+  t.regex(row.exec(alone.stdout)?.[1] ?? alone.stderr, /^ok +none$/);
+  await attachForeign(node, 'on_connect4');
+  const beside = await culvert(node, ...argv);
+  t.regex(row.exec(beside.stdout)?.[1] ?? beside.stderr, /^warning +connect4: on_connect4 \(id \d+\)$/);
+});
+
+test.serial('preflight puts its process and cgroup back also where its pins cannot be removed', async (t) => {
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  // The file system of the pins becomes read-only as soon as there are any.
+  const script = [
+    `const { selfTest } = await import(${JSON.stringify(join(projectRoot, 'src/kernel/self-test.ts'))});`,
+    "const { readFileSync } = await import('node:fs');",
+    "const { execFileSync } = await import('node:child_process');",
+    "const cgroup = () => readFileSync('/proc/self/cgroup', 'utf8');",
+    'const home = cgroup();',
+    'const [, options, bpffs] = process.argv;',
+    "const running = selfTest(JSON.parse(options)).then(() => 'passed', ({ message }) => message);",
+    "execFileSync('mount', ['-o', 'remount,ro', bpffs]);",
+    'console.log(JSON.stringify({ outcome: await running, atHome: cgroup() === home }));',
+  ].join('\n');
+  const options = JSON.stringify({ cgroup: node.cgroup, bpffs: node.bpffs, timeoutMs: 100 });
+  const { stdout, stderr } = await node.exec([
+    process.execPath,
+    '--input-type=module',
+    '-e',
+    script,
+    options,
+    lab.bpffs,
+  ]);
+  await command(['mount', '-o', 'remount,rw', lab.bpffs]);
+  t.regex(stdout, /"outcome":"[^"]*Read-only file system.*"atHome":true/, stderr);
+  t.deepEqual(
+    readdirSync(node.cgroup).filter((name) => name.startsWith('culvert-preflight')),
+    [],
+  );
 });
 
 test.serial('status, enrol and withdraw do from the command line what they say', async (t) => {

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs the addon's life cycles under AddressSanitizer and its leak checker. Exit code 0: no leak, no bad access, no descriptor
-# left. Needs root. Usage: native/addon/test/leak.sh [cycles, default 20]
+# Runs life cycles of what the addon owns, alone and as src/kernel puts it together for an enrolment, under AddressSanitizer
+# and its leak checker. Exit code 0: no leak, no bad access, no descriptor left. Needs root and the build (./dev setup).
+# Usage: native/addon/test/leak.sh [cycles, default 20]
 #
 # The addon is built apart, instrumented, and Node is run with the sanitizer's runtime preloaded. Node and V8 keep memory of
 # their own until the process is gone; a report counts only when the addon or libbpf is among its frames.
@@ -20,13 +21,17 @@ tidy() {
 }
 trap tidy EXIT
 
-mkdir -p "$dir/native/addon" "$dir/build/addon" "$dir/bpffs" "$cgroup"
+mkdir -p "$dir/native/addon" "$dir/build/addon" "$dir/build/bpf" "$dir/bpffs" "$cgroup"
 mount -t bpf bpf "$dir/bpffs"
 ip netns add "$name"
 ip -n "$name" link set lo up
 
 echo '{"type":"module"}' >"$dir/package.json"
 cp "$root/native/addon/index.js" "$dir/native/addon/"
+# The rooms too, so that what they import is the instrumented addon.
+cp -r "$root/src" "$dir/"
+cp "$root"/build/bpf/*.bpf.o "$dir/build/bpf/"
+ln -s "$root/node_modules" "$dir/node_modules"
 sanitize=(-g -fno-omit-frame-pointer -fsanitize=address,undefined -fPIC)
 (cd "$root/native/addon" && printf '%s\n' *.cc) | xargs -P "$(nproc)" -I{} g++ -std=c++20 -O1 "${sanitize[@]}" \
 	-fvisibility=hidden -isystem "$root/node_modules/node-addon-api" \
@@ -50,7 +55,7 @@ LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.s
 	ASAN_OPTIONS="detect_leaks=1:exitcode=0:log_path=$dir/report:fast_unwind_on_malloc=1:malloc_context_size=12" \
 	UBSAN_OPTIONS="print_stacktrace=1:log_path=$dir/report" \
 	"$root/node_modules/node/bin/node" --expose-gc --no-warnings --disable-wasm-trap-handler \
-	"$root/native/addon/test/leak.ts" "$dir/native/addon" "$dir/fixture.bpf.o" "$dir/refused.bpf.o" \
+	"$root/native/addon/test/leak.ts" "$dir" "$dir/fixture.bpf.o" "$dir/refused.bpf.o" \
 	"/run/netns/$name" "$cgroup" "$dir/bpffs" "$cycles" || status=$?
 
 # Reports are paragraphs: those that name the addon or libbpf, and any error that is no leak.

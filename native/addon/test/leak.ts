@@ -1,17 +1,19 @@
 /**
  * Many life cycles of everything that the addon owns, in the main thread and in workers, with success and with failure. Run
  * by leak.sh, which watches the memory; the descriptors are counted here.
- * Arguments: folder of the addon, object file, object file that the verifier refuses, namespace, cgroup, bpffs, cycles.
+ * Arguments: folder of the instrumented addon and a copy of src, object file, object file that the verifier refuses, namespace, cgroup, bpffs, cycles.
  */
 import assert from 'node:assert/strict';
 import { closeSync, openSync, readdirSync, unlinkSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { isMainThread, Worker, workerData } from 'node:worker_threads';
+import type * as KernelRoom from '../../../src/kernel/index.ts';
+import type { Address, Cidr, NetnsCookie, Pod } from '../../../src/mesh/index.ts';
 import type * as Addon from '../index.js';
 
 interface Work {
-  addonDir: string;
+  root: string;
   objectPath: string;
   refusedPath: string;
   netnsPath: string;
@@ -23,19 +25,22 @@ interface Work {
 const connect4 = 10;
 const work: Work = isMainThread ? readArguments() : workerData;
 // Not the addon of the build, but the one that leak.sh built with a sanitizer.
-const addon: typeof Addon = await import(pathToFileURL(`${work.addonDir}/index.js`).href);
+const addon: typeof Addon = await import(pathToFileURL(`${work.root}/native/addon/index.js`).href);
+const { createPodSockets, openKernel, removePrograms }: typeof KernelRoom = await import(
+  pathToFileURL(`${work.root}/src/kernel/index.ts`).href
+);
 
 function readArguments(): Work {
-  const [addonDir, objectPath, refusedPath, netnsPath, cgroupPath, bpffs, cycles] = process.argv.slice(2);
-  assert(addonDir && objectPath && refusedPath && netnsPath && cgroupPath && bpffs && cycles);
-  return { addonDir, objectPath, refusedPath, netnsPath, cgroupPath, bpffs, cycles: Number(cycles) };
+  const [root, objectPath, refusedPath, netnsPath, cgroupPath, bpffs, cycles] = process.argv.slice(2);
+  assert(root && objectPath && refusedPath && netnsPath && cgroupPath && bpffs && cycles);
+  return { root, objectPath, refusedPath, netnsPath, cgroupPath, bpffs, cycles: Number(cycles) };
 }
 
 function u32(value: number): Uint8Array {
   return new Uint8Array(new Uint32Array([value]).buffer);
 }
 
-/** One enrolment's worth: open, load, share, fill, pin, attach, replace, listen, dial, fail, close. */
+/** Everything once: open, load, share, fill, pin, attach, replace, listen, dial, fail, close. */
 function cycle(cgroupFd: number, netnsFd: number, pinned: string): void {
   const object = addon.objectOpen(work.objectPath);
   addon.objectSetGlobal(object, 'wanted_port', u32(9));
@@ -72,6 +77,51 @@ function cycle(cgroupFd: number, netnsFd: number, pinned: string): void {
   addon.close(ring);
 }
 
+/** An enrolment as src/kernel makes it, with its failures, updates and ends; and an agent that goes with a pod still open. */
+async function enrolment(): Promise<void> {
+  const kernel = openKernel({ cgroup: work.cgroupPath, bpffs: work.bpffs, workers: 2 });
+  const own: Pod = {
+    uid: 'leak',
+    name: 'leak',
+    namespace: 'leak',
+    serviceAccount: 'leak',
+    netns: work.netnsPath,
+    addresses: ['10.99.0.1' as Address, 'fd99::1' as Address],
+    exclusions: { outboundPorts: [25], outboundCidrs: ['192.0.2.0/24' as Cidr], inboundPorts: [], inboundCidrs: [] },
+  };
+  const exclusions = { ...own.exclusions, outboundPorts: [], inboundPorts: [9] };
+  assert.throws(() => kernel.prepare({ ...own, netns: '/nowhere' }), { code: 'NOT_A_NETNS' });
+  assert.throws(() => kernel.capture(own, 1n as NetnsCookie), { code: 'NOT_PREPARED' });
+  for (let round = 0; round < 2; round++) {
+    const { cookie, netnsFd } = kernel.prepare(own);
+    kernel.capture(own, cookie);
+    kernel.capture({ ...own, exclusions }, cookie);
+    assert.equal(kernel.check(own, cookie), 'live');
+    assert.deepEqual(kernel.captured(), [cookie]);
+    dials(netnsFd);
+    kernel.counts();
+    kernel.events();
+    assert.deepEqual(kernel.faults(), []);
+    kernel.sweep();
+    await kernel.release(cookie);
+    kernel.close(cookie);
+  }
+  kernel.capture(own, kernel.prepare(own).cookie);
+  kernel.dispose();
+  removePrograms(work.bpffs);
+}
+
+/** What a worker does in a pod. */
+function dials(netnsFd: number): void {
+  const pods = createPodSockets(work.bpffs);
+  const loopback = { address: '127.0.0.1' as Address, port: 9 };
+  const outbound = pods.openOutbound(netnsFd, loopback, loopback.address);
+  const inbound = pods.openInbound(netnsFd, loopback, { address: '192.0.2.1' as Address, port: 4000 });
+  assert.throws(() => pods.openOutbound(netnsFd, loopback, '192.0.2.1' as Address));
+  for (const socket of [outbound, inbound]) socket.destroy();
+  pods.close();
+}
+
 function sockets(netnsFd: number, tags: Addon.BpfMap): void {
   const storage = [{ map: tags, value: u32(7) }];
   const loopback = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1);
@@ -104,10 +154,13 @@ function descriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
-function cycles(name: string): void {
+async function cycles(name: string): Promise<void> {
   const cgroupFd = openSync(work.cgroupPath, 'r');
   const netnsFd = openSync(work.netnsPath, 'r');
-  for (let count = 0; count < work.cycles; count++) cycle(cgroupFd, netnsFd, `${work.bpffs}/${name}`);
+  for (let count = 0; count < work.cycles; count++) {
+    cycle(cgroupFd, netnsFd, `${work.bpffs}/${name}`);
+    await enrolment();
+  }
   closeSync(cgroupFd);
   closeSync(netnsFd);
 }
@@ -121,11 +174,11 @@ async function worker(): Promise<void> {
 async function main(): Promise<void> {
   assert(globalThis.gc);
   // Once for what Node and the thread keep: the loader, the first worker, the thread's own namespace.
-  cycles('main');
+  await cycles('main');
   await worker();
   await collected();
   const before = descriptors();
-  cycles('main');
+  await cycles('main');
   await worker();
   await collected();
   assert.equal(descriptors(), before, 'descriptors after and before');
@@ -140,4 +193,4 @@ async function collected(): Promise<void> {
 }
 
 if (isMainThread) await main();
-else cycles('worker');
+else await cycles('worker');

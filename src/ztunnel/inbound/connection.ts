@@ -7,7 +7,7 @@ import { AGENT_PORTS } from '../ports.ts';
 import { endpointOf } from '../socket-address.ts';
 
 /** What an inbound connection needs of its pod. */
-export interface InboundDeps {
+interface InboundDeps {
   readonly sockets: Pick<PodSockets, 'openInbound' | 'isSpokenFor'>;
   readonly netnsFd: number;
 }

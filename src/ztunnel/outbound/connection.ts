@@ -4,7 +4,7 @@ import type { PodSockets } from '../ports.ts';
 import { addressOf } from '../socket-address.ts';
 
 /** What an outbound connection needs of its pod. */
-export interface OutboundDeps {
+interface OutboundDeps {
   readonly sockets: Pick<PodSockets, 'originalDestination' | 'openOutbound'>;
   readonly netnsFd: number;
 }

@@ -88,6 +88,9 @@ export class FakePodKernel implements PodKernel, CapturedPods {
   capture(pod: Pod, cookie: NetnsCookie): void {
     this.#called('capture', String(cookie));
     if (!this.#opened.has(cookie)) throw new FakeKernelError('NOT_PREPARED', `${cookie} is not prepared`);
+    const { outboundPorts, inboundPorts } = pod.exclusions;
+    if (outboundPorts.length + inboundPorts.length > 65_536)
+      throw new FakeKernelError('TOO_MANY_EXCLUSIONS', 'there is no room for so many ports');
     this.pins.set(cookie, pod);
   }
 

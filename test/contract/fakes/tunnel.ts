@@ -56,10 +56,24 @@ export class FakeTunnel implements Tunnel {
     const open = [...this.connections.values()].reduce((sum, count) => sum + count, 0);
     return {
       workers: [
-        { slot: 0, state: this.#down ? 'stopped' : 'serving', openConnections: open, restarts: 0, descriptorStops: 0 },
+        {
+          slot: 0,
+          state: this.#down ? 'stopped' : 'serving',
+          openConnections: open,
+          restarts: 0,
+          descriptorStops: 0,
+          eventLoopDelayMs: { p50: 1, p99: 2, max: 3 },
+        },
       ],
       openConnections: new Map(this.connections),
-      totals: { accepted: open + this.#ended, closed: this.#ended, failed: 0, unattributed: 0 },
+      totals: {
+        accepted: open + this.#ended,
+        closed: this.#ended,
+        failed: 0,
+        unattributed: 0,
+        bytesFromClients: 4,
+        bytesFromServers: 5,
+      },
       ended: { 'pod-dropped': this.#ended },
       descriptors: { open: 2 * open, limit: 1024 },
     };

@@ -67,11 +67,15 @@ test('serves requests from enrolment to metrics, and stops clean', async (t) => 
   const { status } = await callAgent<'status'>({ method: 'status' }, { path });
   t.like(status.agent, { version: '0.0.1', state: 'serving', pid: process.pid });
   t.like(status.pods[0], { uid: 'uid-a', path: 'enrolled', netnsCookie: '5', openConnections: 1 });
+  t.like(status.workers[0], { eventLoopDelayMs: { p50: 1, p99: 2, max: 3 } });
+  t.like(status.totals, { bytesFromClients: 4, bytesFromServers: 5 });
   const { metrics } = await callAgent<'metrics'>({ method: 'metrics' }, { path });
   for (const line of [
     'culvert_enrolled_pods 1',
     'culvert_connections_open 1',
     'culvert_kernel_events_total{reason="captured_outbound"} 3',
+    'culvert_relayed_bytes_total{from="client"} 4',
+    'culvert_relayed_bytes_total{from="server"} 5',
   ])
     t.true(metrics.includes(line), line);
   await agent.stop();

@@ -60,7 +60,11 @@ for (const [title, wrong] of [
 ] as const) {
   test(`an entry with ${title} costs no other pod its place, and the file is kept aside`, async (t) => {
     const path = place(t);
-    await new StateFile({ log }, { path, bootId: 'boot-1' }).save(() => [saved('a', 1n), saved('b', 2n), saved('c', 3n)]);
+    await new StateFile({ log }, { path, bootId: 'boot-1' }).save(() => [
+      saved('a', 1n),
+      saved('b', 2n),
+      saved('c', 3n),
+    ]);
     const file = JSON.parse(readFileSync(path, 'utf8'));
     Object.assign(file.pods[1], wrong);
     writeFileSync(path, JSON.stringify(file));
@@ -75,7 +79,8 @@ for (const [title, wrong] of [
 
 test('a file that cannot be read stops the start, since an empty one would be written in its place', async (t) => {
   const path = place(t);
-  const readFile = (() => Promise.reject(Object.assign(new Error('i/o error'), { code: 'EIO' }))) as typeof disk.readFile;
+  const readFile = (() =>
+    Promise.reject(Object.assign(new Error('i/o error'), { code: 'EIO' }))) as typeof disk.readFile;
   const state = new StateFile({ log, fs: { ...disk, readFile } }, { path, bootId: 'boot-1' });
   await t.throwsAsync(state.read(), { code: 'STATE_UNREADABLE', message: /state\.json/ });
 });

@@ -122,14 +122,25 @@ test('the status table names each pod, its path and why it is refused', (t) => {
       },
     ],
     unclaimed: ['9'],
-    workers: [{ slot: 0, state: 'serving', openConnections: 3, restarts: 0, descriptorStops: 0 }],
-    totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0 },
+    workers: [
+      {
+        slot: 0,
+        state: 'serving',
+        openConnections: 3,
+        restarts: 0,
+        descriptorStops: 0,
+        eventLoopDelayMs: { p50: 1, p99: 20.46, max: 30 },
+      },
+    ],
+    totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0, bytesFromClients: 77, bytesFromServers: 88 },
     ended: {},
     descriptors: { open: 12, limit: 1024 },
   });
   t.regex(text, /shop +web-0 +enrolled +3 +10\.0\.0\.1 +\/run\/netns\/a/);
   t.regex(text, /shop +db-0 +failed .*\(boom\)/);
   t.regex(text, /12 of 1024/);
+  t.regex(text, /20\.5 ms/);
+  t.regex(text, /77 from clients, 88 from servers/);
   t.regex(text, /refused: 1 pods .*9/);
 });
 

@@ -51,7 +51,16 @@ test.serial('what is no network namespace is refused at once, never waited for',
   const link = join(folder, 'link');
   symlinkSync(fifo, link);
   const before = descriptors();
-  for (const path of [file, fifo, link, folder, '/dev/zero', join(folder, 'none'), join(file, 'below'), '/proc/self/ns/mnt'])
+  for (const path of [
+    file,
+    fifo,
+    link,
+    folder,
+    '/dev/zero',
+    join(folder, 'none'),
+    join(file, 'below'),
+    '/proc/self/ns/mnt',
+  ])
     t.is(refusalOf(() => openNetns(path))[0], 'NOT_A_NETNS', path);
   t.is(descriptors(), before);
 });

@@ -34,3 +34,23 @@ test('listeners need room for one connection beside them', (t) => {
   t.true(new DescriptorBudget(6).canListen(4));
   t.false(new DescriptorBudget(6).canListen(5));
 });
+
+test("a pod's share is half of the places while another is served, and all of them while none is", (t) => {
+  const budget = filled(200, 0, 0);
+  t.false(budget.isShareFull(49, 2));
+  t.true(budget.isShareFull(50, 2));
+  t.true(budget.isShareFull(50, 9));
+  t.false(budget.isShareFull(99, 1));
+  t.true(budget.isShareFull(100, 1));
+});
+
+test('a share has room again at 95 % of it, and a pod without connections always has', (t) => {
+  const budget = filled(200, 0, 0);
+  t.false(budget.shareHasRoom(48, 2));
+  t.true(budget.shareHasRoom(47, 2));
+  t.true(budget.shareHasRoom(95, 1));
+  t.true(filled(2, 0, 0).shareHasRoom(0, 2));
+  for (let limit = 2; limit < 60; limit += 1)
+    for (let connections = 0; connections <= limit / 2; connections += 1)
+      t.false(filled(limit, 0, 0).isShareFull(connections, 2) && filled(limit, 0, 0).shareHasRoom(connections, 2));
+});

@@ -61,6 +61,8 @@ interface Wish {
   readonly destination?: Endpoint;
   readonly composition?: (ports: readonly number[]) => Partial<FakeComposition>;
   readonly port?: number;
+  /** A listener's port whose clients want to go to the same destination. */
+  readonly alsoFrom?: number;
 }
 
 let cookies = 0n;
@@ -72,7 +74,7 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
   const ports = listeners.map(({ port }) => port);
   const endpoint = wish.destination ?? { address: LOOPBACK, port: app.port };
   const composition: FakeComposition = {
-    destinations: Object.fromEntries(ports.map((port) => [port, endpoint])),
+    destinations: Object.fromEntries([...ports, wish.alsoFrom ?? 0].map((port) => [port, endpoint])),
     crash: [],
     exit: [],
     fault: [],
@@ -297,6 +299,57 @@ test.serial(
     t.is(setup.tunnel.status().workers[0]?.descriptorStops, 2);
   },
 );
+
+/** Two pods of one worker, with eight places for connections between them. */
+async function setUpTwo(t: { teardown(run: () => unknown): void }): Promise<{ setup: Setup; other: Setup }> {
+  const { fd, port } = await openListener();
+  t.teardown(() => closeSync(fd));
+  const setup = await setUp(t, { workers: 1, descriptors: 2 + 2 * 8, alsoFrom: port });
+  cookies += 1n;
+  const prepared = {
+    ...setup.prepared,
+    cookie: cookies as NetnsCookie,
+    listeners: [{ port: OUTBOUND_PORT, slot: 0, fd }],
+  };
+  const open = (): Socket => connect({ host: LOOPBACK, port, allowHalfOpen: true }).on('error', () => {});
+  return { setup, other: { ...setup, prepared, open } };
+}
+
+test.serial('a pod that takes half of the places waits, the other pods go on, and it resumes below 95 %', async (t) => {
+  const { setup, other } = await setUpTwo(t);
+  await setup.tunnel.serve(pod, setup.prepared);
+  await setup.tunnel.serve({ uid: 'two' } as Pod, other.prepared);
+  const greedy = [await echo(setup), await echo(setup), await echo(setup), await echo(setup)];
+  await until(() => setup.tunnel.status().workers[0]?.descriptorStops === 1);
+  const waiting = setup.open();
+  waiting.write('waiting');
+  await once(waiting, 'connect');
+  for (const _ of [1, 2, 3]) await echo(other);
+  const { workers, openConnections } = setup.tunnel.status();
+  t.like(workers[0], { state: 'serving', openConnections: 7 });
+  t.is(openConnections.get(setup.prepared.cookie), 4);
+  t.regex(setup.logged.join('\n'), /^a pod has half/);
+  greedy[0]?.server.destroy();
+  greedy[0]?.client.destroy();
+  t.deepEqual(await once(await setup.app.accepted(), 'data'), [Buffer.from('waiting')]);
+});
+
+test.serial('a pod that is alone has all places, and gives none back but waits when another comes', async (t) => {
+  const { setup, other } = await setUpTwo(t);
+  await setup.tunnel.serve(pod, setup.prepared);
+  const greedy = [];
+  for (let at = 0; at < 6; at += 1) greedy.push(await echo(setup));
+  t.is(setup.tunnel.status().workers[0]?.descriptorStops, 0);
+  await setup.tunnel.serve({ uid: 'two' } as Pod, other.prepared);
+  t.is(setup.tunnel.status().workers[0]?.descriptorStops, 1);
+  const waiting = setup.open();
+  waiting.write('waiting');
+  await once(waiting, 'connect');
+  await echo(other);
+  t.is(setup.tunnel.status().openConnections.get(setup.prepared.cookie), 6);
+  await setup.tunnel.stopAccepting(other.prepared.cookie);
+  t.deepEqual(await once(await setup.app.accepted(), 'data'), [Buffer.from('waiting')]);
+});
 
 test.serial('refuses to serve a pod that leaves no descriptor for a connection', async (t) => {
   const setup = await setUp(t, { workers: 1, descriptors: 2 });
