@@ -1,8 +1,8 @@
 import { existsSync, globSync, readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import test from 'ava';
+import { parseAllDocuments } from 'yaml';
 import { program } from '../../src/cli/main.ts';
 import { openMetrics } from '../../src/telemetry/index.ts';
 
@@ -122,11 +122,8 @@ interface DaemonSet {
   };
 }
 
-/** js-yaml comes with AVA. */
-const yaml = createRequire(import.meta.url)('js-yaml') as { safeLoadAll(text: string): unknown[] };
-
 test('deploy/daemonset.yaml gives the agent what it asks for', (t) => {
-  const objects = yaml.safeLoadAll(read('deploy/daemonset.yaml')) as DaemonSet[];
+  const objects = parseAllDocuments(read('deploy/daemonset.yaml')).map((document) => document.toJS() as DaemonSet);
   t.deepEqual(
     objects.map(({ kind }) => kind),
     ['Namespace', 'DaemonSet'],
