@@ -8,7 +8,7 @@ import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { encodeConnection, encodeHandover, encodePodUsage, limit, peerKind } from '../../src/gen/layout.ts';
 import { Kernel, type Reason, removePrograms } from '../../src/kernel/index.ts';
-import type { Maps } from '../../src/kernel/programs.ts';
+import { type Maps, mapNames } from '../../src/kernel/programs.ts';
 import { Tables } from '../../src/kernel/tables.ts';
 import { type Address, type Exclusions, type NetnsCookie, type Pod, parseCidr } from '../../src/mesh/index.ts';
 import { apps, Lab, type LabNode, type LabPod } from '../lab/index.ts';
@@ -230,7 +230,8 @@ test.serial('a pod that holds its quota of hand-overs is refused, and is served 
 
 test.serial('hand-overs that the agent sweeps are counted off, and the pod is served again', async (t) => {
   await using table = await Table.create(t.title);
-  const [usage, handovers, pods] = [table.map('pod_usage'), table.map('handovers'), table.map('pods')];
+  const maps = Object.fromEntries(mapNames.map((name) => [name, table.map(name)])) as unknown as Maps;
+  const { pod_usage: usage, handovers } = maps;
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, table.cookie, true);
   const full = encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n });
@@ -244,11 +245,11 @@ test.serial('hand-overs that the agent sweeps are counted off, and the pod is se
       encodeHandover({ peer, sinceNs: 1n }),
     );
   t.is((await table.connect({ to: far4 }, true)).error, 'ENOMEM');
-  const tables = new Tables({ handovers, pods, pod_usage: usage } as Maps);
+  const tables = new Tables(maps);
   t.is(tables.sweepHandovers(process.hrtime.bigint(), 1n), 10);
   t.is(tables.handoversOf(table.cookie), BigInt(limit.HANDOVERS_PER_POD - 10));
   t.is((await table.connect({ to: far4 }, true)).error, undefined);
-  for (const map of [usage, handovers, pods]) addon.close(map);
+  for (const map of Object.values(maps)) addon.close(map);
 });
 
 test.serial('without a live listener of the agent a connect is refused', async (t) => {
