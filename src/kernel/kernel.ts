@@ -1,10 +1,8 @@
-import type { Socket } from 'node:net';
 import type { NetnsCookie, Pod } from '../mesh/index.ts';
 import { Events, type KernelEvent, type Reason, reasonName } from './events.ts';
 import { type PinPaths, pinPaths } from './paths.ts';
 import { type PodCheck, Pods, type PreparedPod } from './pods.ts';
 import { type Fault, openPrograms, type Programs } from './programs.ts';
-import { peerUid } from './sockets.ts';
 import { Tables } from './tables.ts';
 
 export interface KernelOptions {
@@ -75,10 +73,6 @@ export class Kernel {
   /** Pods that are captured, by this agent or still by an earlier one. */
   captured(): NetnsCookie[] {
     return this.#pods.captured();
-  }
-
-  peerUid(socket: Socket): number {
-    return peerUid(socket);
   }
 
   /** Which of our programs do not run any more; `mend` attaches them again. */

@@ -21,8 +21,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "listener.h"
 
-#define BACKLOG 8192
 #define EVENTS_MAX 256
 #define PORTS_MAX 64
 #define MESSAGE_MAX 65536
@@ -36,27 +36,6 @@ static void on_ask(int signal)
 {
 	(void)signal;
 	asked = 1;
-}
-
-static void fail(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static int listener_open(uint16_t port)
-{
-	struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-	int on = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		fail("socket");
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)))
-		fail("bind");
-	if (listen(fd, BACKLOG))
-		fail("listen");
-	return fd;
 }
 
 static void connection_end(int fd, int good)

@@ -19,8 +19,8 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "listener.h"
 
-#define BACKLOG 8192
 #define EVENTS_MAX 256
 #define BODY_MAX (1024 * 1024)
 #define HEAD_MAX 128
@@ -31,27 +31,6 @@
 static uint8_t matched[DESCRIPTORS_MAX];
 static char reply[HEAD_MAX + BODY_MAX];
 static size_t reply_bytes;
-
-static void fail(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static int listener_open(uint16_t port)
-{
-	struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
-	int on = 1, fd = socket(AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		fail("socket");
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)))
-		fail("bind");
-	if (listen(fd, BACKLOG))
-		fail("listen");
-	return fd;
-}
 
 static int requests_count(int fd, const char *bytes, ssize_t count)
 {
