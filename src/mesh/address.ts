@@ -13,6 +13,9 @@ export interface Endpoint {
 export type Cidr = string & { readonly brand: 'cidr' };
 
 const MAPPED_PREFIX = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+const ADDRESS_BYTES = 16;
+const DOT = 0x2e;
+const ZERO = 0x30;
 const MAPPED_PREFIX_BITS = 8 * MAPPED_PREFIX.length;
 
 /**
@@ -22,9 +25,17 @@ const MAPPED_PREFIX_BITS = 8 * MAPPED_PREFIX.length;
  * @returns the canonical form, or undefined if it is not an address
  */
 export function parseAddress(text: string): Address | undefined {
+  if (isCanonical4(text)) return text as Address;
   if (text.includes('%') || !ipaddr.isValid(text) || (!text.includes(':') && !ipaddr.IPv4.isValidFourPartDecimal(text)))
     return undefined;
   return ipaddr.process(text).toString() as Address;
+}
+
+/** Dotted quad, as it is always written here: what every connection brings several times, so it is read without a library. */
+const CANONICAL_4 = /^(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)){3}$/;
+
+function isCanonical4(text: string): boolean {
+  return text.length <= 15 && CANONICAL_4.test(text);
 }
 
 /** What ipaddr.js calls addresses that never lead to a host's own place in a network. IPv4 link-local ones are pods' on some clouds. */
@@ -45,13 +56,39 @@ export function familyOf(address: Address): 4 | 6 {
 
 /** The 16 bytes of layout.h's `struct address`: network order, IPv4 in v4-mapped form. */
 export function encodeAddress(address: Address): Uint8Array {
+  if (isCanonical4(address)) return encode4(address);
   const bytes = ipaddr.parse(address).toByteArray();
   return Uint8Array.from(bytes.length === 4 ? [...MAPPED_PREFIX, ...bytes] : bytes);
 }
 
+function encode4(address: Address): Uint8Array {
+  const bytes = new Uint8Array(ADDRESS_BYTES);
+  bytes[10] = 0xff;
+  bytes[11] = 0xff;
+  let at = MAPPED_PREFIX.length;
+  let value = 0;
+  for (let index = 0; index < address.length; index += 1) {
+    const code = address.charCodeAt(index);
+    if (code === DOT) {
+      bytes[at] = value;
+      at += 1;
+      value = 0;
+    } else value = value * 10 + code - ZERO;
+  }
+  bytes[at] = value;
+  return bytes;
+}
+
 /** The address in layout.h's 16 bytes. */
 export function decodeAddress(bytes: Uint8Array): Address {
-  return ipaddr.process(ipaddr.fromByteArray([...bytes]).toString()).toString() as Address;
+  if (isMapped(bytes)) return `${bytes[12]}.${bytes[13]}.${bytes[14]}.${bytes[15]}` as Address;
+  return ipaddr.fromByteArray([...bytes]).toString() as Address;
+}
+
+function isMapped(bytes: Uint8Array): boolean {
+  if (bytes.length !== ADDRESS_BYTES) return false;
+  for (let at = 0; at < MAPPED_PREFIX.length; at += 1) if (bytes[at] !== MAPPED_PREFIX[at]) return false;
+  return true;
 }
 
 /**

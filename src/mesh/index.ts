@@ -9,4 +9,22 @@ export {
   parseAddress,
   parseCidr,
 } from './address.ts';
+export type { Certificate, CertificateChange } from './certificate.ts';
+export type { Identity, SpiffeId } from './identity.ts';
+export { DEFAULT_TRUST_DOMAIN, formatSpiffeId, parseSpiffeId } from './identity.ts';
 export type { Exclusions, NetnsCookie, Pod } from './pod.ts';
+export { ReadModel } from './read-model.ts';
+export type { ServiceEndpoint } from './service-record.ts';
+export type { MeshSettings, MeshUpdate } from './update.ts';
+export { DEFAULT_SETTINGS } from './update.ts';
+export type {
+  GatewayAddress,
+  LoadBalancing,
+  LoadBalancingScope,
+  Locality,
+  Service,
+  ServiceName,
+  ServicePort,
+  Workload,
+} from './workload.ts';
+export { identityOf, serviceName } from './workload.ts';
