@@ -79,7 +79,7 @@ export class FakePodKernel implements PodKernel, CapturedPods {
     const prepared: PreparedPod = {
       cookie,
       netnsFd: known?.prepared.netnsFd ?? this.#fd(),
-      listeners: [15001, 15006].map((port) => ({ port, slot: 0, fd: this.#fd() })),
+      listeners: [15001, 15006, 15008].map((port) => ({ port, slot: 0, fd: this.#fd() })),
     };
     this.#opened.set(cookie, { prepared, dead: false });
     return prepared;

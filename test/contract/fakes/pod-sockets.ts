@@ -23,21 +23,25 @@ export function fakePodSockets(options: FakePodSocketsOptions): PodSockets {
       const port = socket.localPort ?? 0;
       const endpoint = options.destinations[port];
       if (endpoint === undefined) return undefined;
-      return { endpoint, boundSource: options.boundSources?.includes(port) ?? false };
+      return { endpoint, boundSource: options.boundSources?.includes(port) ?? false, timeouts: undefined };
     },
-    openOutbound: (_netnsFd, destination, source) =>
-      open(destination, source === undefined ? undefined : { address: source, port: 0 }),
-    openInbound: (_netnsFd, destination, client) => open(destination, client),
+    openOutbound: (_netnsFd, destination, source, { resetOnDeath = true } = {}) =>
+      open(destination, source === undefined ? undefined : { address: source, port: 0 }, resetOnDeath),
+    openInbound: (_netnsFd, destination, client) => open(destination, client, true),
     // Bound to the client's own address, so the app sees it.
     isSpokenFor: () => true,
     setResetOnDeath: (socket, on) => setLinger(descriptorOf(socket), on),
   };
 }
 
-function open(destination: Endpoint, source: { address: Address; port: number } | undefined): Socket {
+function open(
+  destination: Endpoint,
+  source: { address: Address; port: number } | undefined,
+  resetOnDeath: boolean,
+): Socket {
   const bind = source === undefined ? {} : { bind: { address: encodeAddress(source.address), port: source.port } };
   const fd = addon.socketOpen({ family: familyOf(destination.address), ...bind });
-  setLinger(fd, true);
+  setLinger(fd, resetOnDeath);
   // Node honours it for an adopted descriptor, but does not declare it.
   const adopt: SocketConstructorOpts & { pauseOnCreate: boolean } = { fd, allowHalfOpen: true, pauseOnCreate: true };
   return new Socket(adopt);

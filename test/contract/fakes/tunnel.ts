@@ -5,7 +5,8 @@ export type TunnelStep = 'serve' | 'stopAccepting' | 'drop' | 'shutdown';
 
 /** A tunnel in memory: it accepts nothing, but knows what it has been told, and keeps the connections a test opens. */
 export class FakeTunnel implements Tunnel {
-  readonly calls: string[] = [];
+  /** A test may put in its place a list that others write to as well. */
+  calls: string[] = [];
   readonly served = new Map<NetnsCookie, { pod: Pod; prepared: PreparedPod }>();
   readonly connections = new Map<NetnsCookie, number>();
   readonly #failures = new Map<TunnelStep, Error[]>();

@@ -1,0 +1,31 @@
+/** Every code is explained in docs/errors.md. */
+export const controlErrorCodes = [
+  // manifests
+  'MANIFESTS_UNREADABLE',
+  // sockets of the nodes
+  'SOCKET_UNUSABLE',
+] as const;
+
+export type ControlErrorCode = (typeof controlErrorCodes)[number];
+
+export class ControlError extends Error {
+  override readonly name = 'ControlError';
+  readonly code: ControlErrorCode;
+
+  /** @param message what went wrong, where, and what to do about it */
+  constructor(code: ControlErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** The code of whichever room's error this is, if it has one. */
+export function codeOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** What an unknown thrown value says. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

@@ -1,0 +1,167 @@
+/** One agent's connection to its node's socket, seen from the control process. */
+import type { Socket } from 'node:net';
+import type { SignedCertificate, SigningRequest } from '../identity/index.ts';
+import type { Log } from '../telemetry/index.ts';
+import { codeOf, messageOf } from './errors.ts';
+import { LineReader } from './lines.ts';
+import {
+  encodeRefused,
+  encodeSigned,
+  type FromAgent,
+  HEARTBEAT,
+  MAX_AGENT_LINE_BYTES,
+  parseFromAgent,
+  type SignFailure,
+} from './wire.ts';
+
+export interface FollowerDeps {
+  readonly log: Log;
+  /** Everything that one who begins to follow must be told: roots and the whole mesh. */
+  beginning(): readonly Buffer[];
+  sign(request: SigningRequest): Promise<SignedCertificate>;
+  now(): number;
+}
+
+export interface FollowerOptions {
+  /** Whose socket it is. */
+  readonly node: string;
+  /** What may wait to be read by the agent, beside a complete update. */
+  readonly maxBufferedBytes: number;
+  /** Longest time in which the agent reads nothing of what waits for it. */
+  readonly stallMs: number;
+  /** `sign` requests carried out at a time. */
+  readonly maxSigning: number;
+}
+
+type FollowerState =
+  /** Has not asked to follow yet. */
+  { readonly kind: 'connected' } | { readonly kind: 'following' } | { readonly kind: 'gone' };
+
+export class Follower {
+  readonly #deps: FollowerDeps;
+  readonly #options: FollowerOptions;
+  readonly #socket: Socket;
+  #state: FollowerState = { kind: 'connected' };
+  #signing = 0;
+  /** Of a complete update that has not been read to its end. */
+  #allowance = 0;
+  /** Since when something has been waiting to be read. */
+  #fullSince: number | undefined;
+
+  constructor(socket: Socket, deps: FollowerDeps, options: FollowerOptions) {
+    this.#socket = socket;
+    this.#deps = deps;
+    this.#options = options;
+    const reader = new LineReader(MAX_AGENT_LINE_BYTES, (line) => this.#take(line));
+    socket.on('error', () => undefined);
+    socket.once('close', () => this.#setState({ kind: 'gone' }));
+    socket.on('drain', () => {
+      this.#fullSince = undefined;
+      this.#allowance = 0;
+    });
+    socket.on('data', (chunk: Buffer) => {
+      if (this.#state.kind === 'gone') return;
+      try {
+        reader.take(chunk);
+      } catch (error) {
+        this.#cutOff({ error }, 'an agent said something that is not understood');
+      }
+    });
+    socket.once('end', () => socket.end());
+  }
+
+  /** Passes on what has changed, if it follows. */
+  tell(lines: readonly Buffer[]): void {
+    if (this.#state.kind === 'following') this.#send(lines);
+  }
+
+  /** Says that the control process lives, and looks whether the agent does. */
+  beat(): void {
+    if (this.#fullSince !== undefined && this.#deps.now() - this.#fullSince >= this.#options.stallMs)
+      this.#cutOff({}, 'an agent does not read; it must connect again');
+    else if (this.#state.kind === 'following') this.#send([HEARTBEAT]);
+  }
+
+  /** Closes when what is on its way has been read, or when the agent takes too long for it. */
+  end(): void {
+    this.#setState({ kind: 'gone' });
+    this.#socket.end();
+    const patience = setTimeout(() => this.#socket.destroy(), this.#options.stallMs);
+    patience.unref();
+    this.#socket.once('close', () => clearTimeout(patience));
+  }
+
+  close(): void {
+    this.#setState({ kind: 'gone' });
+    this.#socket.destroy();
+  }
+
+  #take(line: Buffer): void {
+    if (this.#state.kind === 'gone') return;
+    const message: FromAgent = parseFromAgent(line);
+    if (message.kind === 'follow') this.#follow(message.node);
+    else void this.#sign(message.id, message.request);
+  }
+
+  #follow(node: string): void {
+    if (this.#state.kind !== 'connected') return;
+    if (node !== this.#options.node) {
+      this.#cutOff({ asked: node }, "an agent of another node connected to this node's socket; check its --control");
+      return;
+    }
+    this.#setState({ kind: 'following' });
+    const beginning = this.#deps.beginning();
+    this.#allowance = beginning.reduce((sum, { length }) => sum + length, 0);
+    this.#send(beginning);
+  }
+
+  async #sign(id: number, request: SigningRequest): Promise<void> {
+    if (this.#signing >= this.#options.maxSigning) {
+      this.#send([encodeRefused(id, 'UNAVAILABLE', `${this.#signing} requests of this agent are being carried out`)]);
+      return;
+    }
+    this.#signing += 1;
+    let answer: Buffer;
+    try {
+      answer = encodeSigned(id, await this.#deps.sign(request));
+    } catch (error) {
+      answer = encodeRefused(id, this.#failureOf(error, request), messageOf(error));
+    } finally {
+      this.#signing -= 1;
+    }
+    this.#send([answer]);
+  }
+
+  #failureOf(error: unknown, { identity }: SigningRequest): SignFailure {
+    const code = codeOf(error);
+    // Of these the CA tells itself.
+    if (code === 'REFUSED' || code === 'BAD_CSR') return code;
+    this.#deps.log.error({ error, node: this.#options.node, identity }, 'the CA cannot sign');
+    return 'UNAVAILABLE';
+  }
+
+  #send(lines: readonly Buffer[]): void {
+    const socket = this.#socket;
+    if (socket.destroyed || !socket.writable) return;
+    socket.cork();
+    for (const line of lines) socket.write(line);
+    socket.uncork();
+    if (!socket.writableNeedDrain) {
+      this.#allowance = 0;
+      return;
+    }
+    this.#fullSince ??= this.#deps.now();
+    if (socket.writableLength > this.#allowance + this.#options.maxBufferedBytes)
+      this.#cutOff({}, 'an agent reads too slowly; it must connect again');
+  }
+
+  #cutOff(fields: object, why: string): void {
+    if (this.#state.kind === 'gone') return;
+    this.#deps.log.warn({ ...fields, node: this.#options.node }, why);
+    this.close();
+  }
+
+  #setState(state: FollowerState): void {
+    this.#state = state;
+  }
+}

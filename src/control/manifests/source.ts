@@ -1,0 +1,207 @@
+import { stat } from 'node:fs/promises';
+import type { MeshUpdate } from '../../mesh/index.ts';
+import type { Log } from '../../telemetry/index.ts';
+import { changes, completeUpdate } from '../build/changes.ts';
+import { type BuiltMesh, MeshBuilder } from '../build/mesh-builder.ts';
+import { ControlError, messageOf } from '../errors.ts';
+import type { MeshSource, Problem } from '../ports.ts';
+import { type ManifestFile, ManifestFiles } from './files.ts';
+import { ManifestFolder } from './folder.ts';
+import { collect, fileProblems, findingProblems, formatProblem } from './problems.ts';
+
+export interface ManifestSourceDeps {
+  readonly log: Log;
+}
+
+export interface ManifestSourceOptions {
+  /** Folder of `*.yaml`, `*.yml` and `*.json`; folders in it too. */
+  readonly directory: string;
+  /** How long a file must have been left alone before it is read. Default: 20 ms. */
+  readonly debounceMs?: number;
+  /** How often everything is looked at, for what watching misses. Default: 10,000 ms. */
+  readonly lookMs?: number;
+  /** Where the ConfigMap `culvert` is. Default: istio-system. */
+  readonly rootNamespace?: string;
+}
+
+type SourceState =
+  | { readonly kind: 'new' }
+  | { readonly kind: 'starting' }
+  /** Nothing has changed. */
+  | { readonly kind: 'idle' }
+  /** Files have changed, and the first of them is to be read then. */
+  | { readonly kind: 'waiting'; readonly dueMs: number; readonly timer: NodeJS.Timeout }
+  | { readonly kind: 'reading' }
+  | { readonly kind: 'closed' };
+
+/** A folder of ordinary Kubernetes YAML as source of the mesh. An edit is in force within 100 ms. */
+export class ManifestSource implements MeshSource {
+  readonly #log: Log;
+  readonly #options: ManifestSourceOptions;
+  readonly #folder: ManifestFolder;
+  readonly #files: ManifestFiles;
+  readonly #builder: MeshBuilder;
+  readonly #listeners: Array<(update: MeshUpdate) => void> = [];
+  #state: SourceState = { kind: 'new' };
+  #looks: NodeJS.Timeout | undefined;
+  #mesh: BuiltMesh | undefined;
+  #problems: readonly Problem[] = [];
+  #duplicates: readonly Problem[] = [];
+  /** Problems that the log has told of. */
+  #told: ReadonlySet<string> = new Set();
+  #toldFault: string | undefined;
+  /** Kinds that the log has told of. */
+  readonly #foreign = new Set<string>();
+
+  constructor(deps: ManifestSourceDeps, options: ManifestSourceOptions) {
+    this.#log = deps.log;
+    this.#options = options;
+    this.#files = new ManifestFiles({ debounceMs: options.debounceMs ?? 20 });
+    this.#folder = new ManifestFolder(
+      {
+        log: deps.log,
+        touched: (path) => this.#schedule(this.#files.touch(path, now())),
+        seen: (path) => this.#schedule(this.#files.see(path, now())),
+      },
+      options.directory,
+    );
+    this.#builder = new MeshBuilder(
+      options.rootNamespace === undefined ? {} : { rootNamespace: options.rootNamespace },
+    );
+  }
+
+  /** @throws ControlError MANIFESTS_UNREADABLE: there is no such folder */
+  async start(): Promise<void> {
+    if (this.#state.kind !== 'new') return;
+    this.#setState({ kind: 'starting' });
+    await requireFolder(this.#options.directory);
+    await this.#folder.look();
+    const { fault } = this.#folder;
+    if (fault !== undefined) throw new ControlError('MANIFESTS_UNREADABLE', `there are no manifests to read: ${fault}`);
+    await this.#files.read(now, true);
+    if (this.#isClosed()) return;
+    this.#setState({ kind: 'idle' });
+    this.#looks = setInterval(() => void this.#look(), this.#options.lookMs ?? 10_000);
+    this.#looks.unref();
+    this.#rebuild();
+    this.#schedule(this.#files.dueMs);
+  }
+
+  onUpdate(listener: (update: MeshUpdate) => void): void {
+    this.#listeners.push(listener);
+    if (this.#mesh !== undefined) listener(completeUpdate(this.#mesh));
+  }
+
+  problems(): readonly Problem[] {
+    return this.#problems;
+  }
+
+  close(): void {
+    if (this.#isClosed()) return;
+    this.#setState({ kind: 'closed' });
+    clearInterval(this.#looks);
+    this.#folder.close();
+  }
+
+  #setState(next: SourceState): void {
+    if (this.#state.kind === 'waiting') clearTimeout(this.#state.timer);
+    this.#state = next;
+  }
+
+  #isClosed(): boolean {
+    return this.#state.kind === 'closed';
+  }
+
+  async #look(): Promise<void> {
+    await this.#folder.look();
+    if (!this.#isClosed() && this.#folder.fault !== this.#toldFault) this.#report();
+  }
+
+  /** Waits until a file is due, unless another is due before. */
+  #schedule(dueMs: number | undefined): void {
+    if (dueMs === undefined) return;
+    const { kind } = this.#state;
+    if (kind !== 'idle' && (kind !== 'waiting' || this.#state.dueMs <= dueMs)) return;
+    const timer = setTimeout(() => void this.#read(), Math.max(0, dueMs - now()));
+    timer.unref();
+    this.#setState({ kind: 'waiting', dueMs, timer });
+  }
+
+  async #read(): Promise<void> {
+    if (this.#state.kind !== 'waiting') return;
+    this.#setState({ kind: 'reading' });
+    const hasChanged = await this.#files.read(now);
+    if (this.#isClosed()) return;
+    this.#setState({ kind: 'idle' });
+    if (hasChanged) this.#rebuild();
+    this.#schedule(this.#files.dueMs);
+  }
+
+  #rebuild(): void {
+    const last = this.#mesh;
+    const files = this.#files.files();
+    const { objects, duplicates } = collect(files);
+    const mesh = this.#builder.build(objects);
+    this.#mesh = mesh;
+    this.#duplicates = duplicates;
+    this.#report();
+    this.#tellForeign(files);
+    const update = last === undefined ? completeUpdate(mesh) : changes(last, mesh);
+    if (update === undefined) return;
+    const { workloads, services, removed } = update;
+    this.#log.debug(
+      { workloads: workloads.length, services: services.length, removed: removed.length },
+      'the manifests have changed the mesh',
+    );
+    for (const listener of this.#listeners) listener(update);
+  }
+
+  /** Gathers what is wrong now, and logs what was not wrong before. */
+  #report(): void {
+    const { directory } = this.#options;
+    this.#toldFault = this.#folder.fault;
+    const files = this.#files.files();
+    this.#problems = [
+      ...this.#folderProblems(),
+      ...files.flatMap(fileProblems),
+      ...this.#duplicates,
+      ...findingProblems(this.#mesh?.findings ?? [], files),
+    ];
+    const texts = new Map(this.#problems.map((problem) => [formatProblem(problem), problem]));
+    for (const [text, { reason, object, field, place }] of texts)
+      if (!this.#told.has(text)) this.#log.warn({ reason, object, field, ...place }, text);
+    if (this.#told.size > 0 && texts.size === 0)
+      this.#log.info({ directory }, 'nothing is wrong with the manifests any more');
+    this.#told = new Set(texts.keys());
+  }
+
+  /** Once for each kind: a folder may well hold more than a mesh is made of. */
+  #tellForeign(files: readonly ManifestFile[]): void {
+    for (const { path, manifest } of files)
+      for (const kind of manifest.foreign) {
+        if (this.#foreign.has(kind)) continue;
+        this.#foreign.add(kind);
+        this.#log.debug({ file: path, kind }, 'a kind that the mesh is not built of is left out');
+      }
+  }
+
+  #folderProblems(): readonly Problem[] {
+    const { fault } = this.#folder;
+    if (fault === undefined) return [];
+    const text = `The manifests in ${this.#options.directory} cannot be read, what was read before stays: ${fault}.`;
+    return [{ reason: 'unreadable', text, object: undefined, field: undefined, place: undefined }];
+  }
+}
+
+function now(): number {
+  return performance.now();
+}
+
+async function requireFolder(directory: string): Promise<void> {
+  try {
+    if ((await stat(directory)).isDirectory()) return;
+  } catch (cause) {
+    throw new ControlError('MANIFESTS_UNREADABLE', `there are no manifests to read: ${messageOf(cause)}`, { cause });
+  }
+  throw new ControlError('MANIFESTS_UNREADABLE', `${directory} is not a directory; give one that has manifests in it`);
+}

@@ -1,0 +1,309 @@
+/**
+ * What a control process and an agent say to each other: one JSON object per line, over the unix socket of the agent's
+ * node. Pure, no I/O. Both sides check what they read.
+ *
+ * The agent says `{follow: true, node}` once, and gets `{roots}`, a complete `{update}`, and from then on both again as they
+ * change. An update may take several lines; all but the last have `more: true`, and it counts as a whole. `{id, method:
+ * 'sign', ...}` is answered by `{id, chain, roots}` or `{id, error}`, in any order. `{heartbeat: true}` says that the control
+ * process lives. Fields that are not known are ignored.
+ */
+import { z } from 'zod';
+import type { SigningRequest } from '../identity/index.ts';
+import {
+  type Address,
+  type Cidr,
+  type MeshUpdate,
+  parseAddress,
+  parseCidr,
+  parseSpiffeId,
+  type Service,
+  type ServiceName,
+  type ServicePort,
+  type SpiffeId,
+  type Workload,
+} from '../mesh/index.ts';
+
+/** Longest line that an agent may send, without its newline. */
+export const MAX_AGENT_LINE_BYTES = 64 * 1024;
+/** Longest line that a control process may send, without its newline. */
+export const MAX_CONTROL_LINE_BYTES = 16 * 1024 * 1024;
+/** An update is cut into lines of about this length, so that neither side is held up by one. */
+const USUAL_LINE_CHARACTERS = 256 * 1024;
+const MAX_CSR_CHARACTERS = 16 * 1024;
+const MAX_NAME_CHARACTERS = 2048;
+/** The CA gives less (wire contract, section 3.4); this only keeps dates within what a date can be. */
+const MAX_VALIDITY_SECONDS = 2 ** 31 - 1;
+const MAX_CERTIFICATES = 64;
+
+/** Why a `sign` was not answered with a certificate. */
+export type SignFailure =
+  /** The CA does not give this agent that certificate. */
+  | 'REFUSED'
+  /** The CSR is none, or not for that identity. */
+  | 'BAD_CSR'
+  /** It could not now. */
+  | 'UNAVAILABLE';
+
+export type FromAgent =
+  | { readonly kind: 'follow'; readonly node: string }
+  | { readonly kind: 'sign'; readonly id: number; readonly request: SigningRequest };
+
+export type FromControl =
+  | { readonly kind: 'update'; readonly update: MeshUpdate; readonly more: boolean }
+  | { readonly kind: 'roots'; readonly roots: readonly string[] }
+  | {
+      readonly kind: 'signed';
+      readonly id: number;
+      readonly chain: readonly string[];
+      readonly roots: readonly string[];
+    }
+  | { readonly kind: 'refused'; readonly id: number; readonly code: SignFailure; readonly message: string }
+  | { readonly kind: 'heartbeat' };
+
+function branded<T extends string>(what: string, accepts: (text: string) => boolean) {
+  return z.custom<T>((value) => typeof value === 'string' && accepts(value), { error: `is no ${what}` });
+}
+
+const name = z.string().max(MAX_NAME_CHARACTERS);
+/** In the canonical form, or the two sides would look the same thing up by two names. */
+const address = branded<Address>('canonical address', (text) => parseAddress(text) === text);
+const cidr = branded<Cidr>('canonical address block', (text) => parseCidr(text) === text);
+const spiffeId = branded<SpiffeId>(
+  'SPIFFE id',
+  (text) => text.length <= MAX_NAME_CHARACTERS && parseSpiffeId(text) !== undefined,
+);
+const serviceNameText = branded<ServiceName>('service name', (text) => /^[^/]*\/[^/]+$/.test(text));
+const port = z.int().min(0).max(65_535);
+const number = z.number().min(0);
+
+const gateway = z.object({
+  destination: z.discriminatedUnion('kind', [
+    z.object({ kind: z.literal('hostname'), namespace: name, hostname: name }),
+    z.object({ kind: z.literal('address'), network: name, address }),
+  ]),
+  hboneMtlsPort: port,
+});
+
+const servicePort: z.ZodType<ServicePort> = z.object({ servicePort: port, targetPort: port });
+
+const workload = z
+  .object({
+    uid: name.min(1),
+    name,
+    namespace: name,
+    addresses: z.array(address),
+    network: name,
+    node: name,
+    hostname: name,
+    protocol: z.enum(['hbone', 'tcp']),
+    trustDomain: name,
+    serviceAccount: name,
+    waypoint: gateway.optional(),
+    canonicalName: name,
+    canonicalRevision: name,
+    workloadType: z.enum(['deployment', 'cronjob', 'pod', 'job']),
+    workloadName: name,
+    nativeTunnel: z.boolean(),
+    authorizationPolicies: z.array(name),
+    status: z.enum(['healthy', 'unhealthy']),
+    clusterId: name,
+    networkGateway: gateway.optional(),
+    services: z.record(serviceNameText, z.array(servicePort)),
+    applicationTunnel: z.object({ protocol: z.enum(['none', 'proxy']), port }).optional(),
+    locality: z.object({ region: name, zone: name, subzone: name }),
+    networkMode: z.enum(['standard', 'host']),
+    capacity: number,
+  })
+  // Every workload has every key, so that all of them have one shape.
+  .transform(
+    (read): Workload => ({
+      ...read,
+      waypoint: read.waypoint,
+      networkGateway: read.networkGateway,
+      applicationTunnel: read.applicationTunnel,
+    }),
+  );
+
+const service = z
+  .object({
+    name,
+    namespace: name,
+    hostname: name.min(1),
+    addresses: z.array(z.object({ network: name, address })),
+    addressBlocks: z.array(z.object({ network: name, cidr })),
+    ports: z.array(servicePort),
+    subjectAltNames: z.array(name),
+    waypoint: gateway.optional(),
+    weightedWaypoints: z.array(z.object({ destination: gateway, weight: number })),
+    loadBalancing: z
+      .object({
+        routingPreference: z.array(z.enum(['region', 'zone', 'subzone', 'node', 'cluster', 'network'])),
+        mode: z.enum(['unspecified', 'strict', 'failover', 'passthrough']),
+        healthPolicy: z.enum(['only-healthy', 'allow-all']),
+      })
+      .optional(),
+    ipFamilies: z.enum(['automatic', 'ipv4-only', 'ipv6-only', 'dual']),
+    canonical: z.boolean(),
+    visibility: z.enum(['public', 'namespace']),
+  })
+  .transform((read): Service => ({ ...read, waypoint: read.waypoint, loadBalancing: read.loadBalancing }));
+
+const settings = z.object({
+  trustDomain: name,
+  clusterDomain: name,
+  rootNamespace: name,
+  network: name,
+  clusterId: name,
+});
+
+const id = z.int().min(0);
+const certificates = z.array(z.string()).max(MAX_CERTIFICATES);
+
+const updateMessage = z
+  .object({
+    update: z.object({
+      complete: z.boolean(),
+      workloads: z.array(workload),
+      services: z.array(service),
+      removed: z.array(name),
+      settings: settings.optional(),
+    }),
+    more: z.boolean().default(false),
+  })
+  .transform(
+    ({ update, more }): FromControl => ({
+      kind: 'update',
+      update: { ...update, settings: update.settings },
+      more,
+    }),
+  );
+const rootsMessage = z
+  .object({ roots: certificates })
+  .transform(({ roots }): FromControl => ({ kind: 'roots', roots }));
+const signedMessage = z
+  .object({ id, chain: certificates, roots: certificates })
+  .transform((signed): FromControl => ({ kind: 'signed', ...signed }));
+const refusedMessage = z
+  .object({ id, error: z.object({ code: z.enum(['REFUSED', 'BAD_CSR', 'UNAVAILABLE']), message: z.string() }) })
+  .transform(({ id: refused, error }): FromControl => ({ kind: 'refused', id: refused, ...error }));
+const heartbeatMessage = z.object({ heartbeat: z.literal(true) }).transform((): FromControl => ({ kind: 'heartbeat' }));
+
+const followMessage = z
+  .object({ follow: z.literal(true), node: name })
+  .transform(({ node }): FromAgent => ({ kind: 'follow', node }));
+const signMessage = z
+  .object({
+    id,
+    method: z.literal('sign'),
+    identity: spiffeId,
+    csr: z.string().max(MAX_CSR_CHARACTERS),
+    validitySeconds: z.int().min(1).max(MAX_VALIDITY_SECONDS),
+  })
+  .transform(
+    ({ id: asked, identity, csr, validitySeconds }): FromAgent => ({
+      kind: 'sign',
+      id: asked,
+      request: { identity, csr, validitySeconds },
+    }),
+  );
+
+/** Reads one line of an agent's. @throws SyntaxError it is not understood */
+export function parseFromAgent(line: Buffer): FromAgent {
+  const value = parseObject(line);
+  return understood('follow' in value ? followMessage.safeParse(value) : signMessage.safeParse(value));
+}
+
+/** Reads one line of a control process's. @throws SyntaxError it is not understood */
+export function parseFromControl(line: Buffer): FromControl {
+  const value = parseObject(line);
+  return understood(messageOfControl(value).safeParse(value));
+}
+
+function messageOfControl(value: object): z.ZodType<FromControl> {
+  if ('update' in value) return updateMessage;
+  if ('error' in value) return refusedMessage;
+  if ('chain' in value) return signedMessage;
+  return 'roots' in value ? rootsMessage : heartbeatMessage;
+}
+
+function parseObject(line: Buffer): object {
+  const value: unknown = JSON.parse(line.toString('utf8'));
+  if (typeof value !== 'object' || value === null) throw new SyntaxError('not a JSON object');
+  return value;
+}
+
+function understood<T>(result: z.ZodSafeParseResult<T>): T {
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  throw new SyntaxError(issue === undefined ? 'not understood' : `${issue.path.join('.')}: ${issue.message}`);
+}
+
+export function encodeFollow(node: string): Buffer {
+  return line({ follow: true, node });
+}
+
+export function encodeSign(asked: number, request: SigningRequest): Buffer {
+  return line({ id: asked, method: 'sign', ...request });
+}
+
+export function encodeRoots(roots: readonly string[]): Buffer {
+  return line({ roots });
+}
+
+export function encodeSigned(
+  asked: number,
+  signed: { readonly chain: readonly string[]; readonly roots: readonly string[] },
+): Buffer {
+  return line({ id: asked, chain: signed.chain, roots: signed.roots });
+}
+
+export function encodeRefused(asked: number, code: SignFailure, message: string): Buffer {
+  return line({ id: asked, error: { code, message } });
+}
+
+export const HEARTBEAT: Buffer = line({ heartbeat: true });
+
+/** An update as the lines that carry it, at least one. */
+export function encodeUpdate(update: MeshUpdate): Buffer[] {
+  const lines: Buffer[] = [];
+  let part = new Part(update.complete);
+  const add = (list: keyof Part['lists'], text: string): void => {
+    if (part.characters > 0 && part.characters + text.length > USUAL_LINE_CHARACTERS) {
+      lines.push(part.line(undefined, true));
+      part = new Part(update.complete);
+    }
+    part.add(list, text);
+  };
+  for (const each of update.workloads) add('workloads', JSON.stringify(each));
+  for (const each of update.services) add('services', JSON.stringify(each));
+  for (const each of update.removed) add('removed', JSON.stringify(each));
+  lines.push(part.line(update.settings, false));
+  return lines;
+}
+
+/** What goes into one line of an update, as JSON texts. */
+class Part {
+  readonly lists = { workloads: [] as string[], services: [] as string[], removed: [] as string[] };
+  characters = 0;
+  readonly #complete: boolean;
+
+  constructor(complete: boolean) {
+    this.#complete = complete;
+  }
+
+  add(list: keyof Part['lists'], text: string): void {
+    this.lists[list].push(text);
+    this.characters += text.length;
+  }
+
+  line(withSettings: MeshUpdate['settings'], more: boolean): Buffer {
+    const lists = Object.entries(this.lists).map(([key, texts]) => `"${key}":[${texts.join(',')}]`);
+    const fields = [`"complete":${this.#complete}`, ...lists];
+    if (withSettings !== undefined) fields.push(`"settings":${JSON.stringify(withSettings)}`);
+    return Buffer.from(`{"update":{${fields.join(',')}}${more ? ',"more":true' : ''}}\n`);
+  }
+}
+
+function line(message: object): Buffer {
+  return Buffer.from(`${JSON.stringify(message)}\n`);
+}

@@ -1,0 +1,128 @@
+import test from 'ava';
+import {
+  encodeFollow,
+  encodeRefused,
+  encodeRoots,
+  encodeSign,
+  encodeSigned,
+  encodeUpdate,
+  HEARTBEAT,
+  parseFromAgent,
+  parseFromControl,
+} from '../../../src/control/wire.ts';
+import type { Address, Cidr, GatewayAddress, MeshUpdate, SpiffeId } from '../../../src/mesh/index.ts';
+import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
+
+const gateway: GatewayAddress = {
+  destination: { kind: 'hostname', namespace: 'shop', hostname: 'waypoint.shop.svc.cluster.local' },
+  hboneMtlsPort: 15_008,
+};
+const byAddress: GatewayAddress = {
+  destination: { kind: 'address', network: 'east', address: 'fd00::1' as Address },
+  hboneMtlsPort: 15_008,
+};
+
+function throughTheWire(update: MeshUpdate): MeshUpdate[] {
+  return encodeUpdate(update).map((line) => {
+    const message = parseFromControl(line.subarray(0, -1));
+    if (message.kind !== 'update') throw new Error(message.kind);
+    return message.update;
+  });
+}
+
+for (const [title, update] of [
+  ['nothing', meshUpdate()],
+  ['a removal', meshUpdate({ removed: ['Kubernetes//Pod/shop/web-0', 'shop/web.shop.svc.cluster.local'] })],
+  ['settings', meshUpdate({ complete: true })],
+  ['plain things', meshUpdate({ workloads: [workload()], services: [service()] })],
+  [
+    'a workload with everything',
+    meshUpdate({
+      workloads: [
+        workload({
+          addresses: ['10.0.0.1' as Address, 'fd00::1' as Address],
+          waypoint: gateway,
+          networkGateway: byAddress,
+          services: { 'shop/web.shop.svc.cluster.local': [{ servicePort: 80, targetPort: 0 }] },
+          applicationTunnel: { protocol: 'proxy', port: 15_088 },
+          authorizationPolicies: ['shop/only-cart'],
+        }),
+      ],
+    }),
+  ],
+  [
+    'a service with everything',
+    meshUpdate({
+      services: [
+        service({
+          addressBlocks: [{ network: '', cidr: '10.0.0.0/8' as Cidr }],
+          subjectAltNames: ['spiffe://cluster.local/ns/shop/sa/web'],
+          waypoint: byAddress,
+          weightedWaypoints: [{ destination: gateway, weight: 10 }],
+          loadBalancing: { routingPreference: ['node', 'zone'], mode: 'failover', healthPolicy: 'allow-all' },
+        }),
+      ],
+    }),
+  ],
+] as Array<[string, MeshUpdate]>)
+  test(`an update of ${title} survives the wire`, (t) => t.deepEqual(throughTheWire(update), [update]));
+
+test('a large update takes several lines, all but the last of which say that there is more', (t) => {
+  const workloads = Array.from({ length: 2000 }, (_, at) => workload({ name: `web-${at}` }));
+  const lines = encodeUpdate(meshUpdate({ complete: true, workloads, services: [service()] }));
+  t.true(lines.length > 2);
+  for (const line of lines) t.true(line.length < 512 * 1024);
+  const messages = lines.map((line) => parseFromControl(line.subarray(0, -1)));
+  t.deepEqual(
+    messages.map((message) => message.kind === 'update' && message.more),
+    lines.map((_, at) => at < lines.length - 1),
+  );
+  t.deepEqual(
+    messages.flatMap((message) => (message.kind === 'update' ? message.update.workloads : [])),
+    workloads,
+  );
+});
+
+test('every message of a control process is read as what it was', (t) => {
+  for (const [line, message] of [
+    [encodeRoots(['one']), { kind: 'roots', roots: ['one'] }],
+    [encodeSigned(7, { chain: ['leaf'], roots: ['one'] }), { kind: 'signed', id: 7, chain: ['leaf'], roots: ['one'] }],
+    [encodeRefused(7, 'REFUSED', 'no'), { kind: 'refused', id: 7, code: 'REFUSED', message: 'no' }],
+    [HEARTBEAT, { kind: 'heartbeat' }],
+  ] as const)
+    t.deepEqual(parseFromControl(line), message);
+});
+
+test('every message of an agent is read as what it was', (t) => {
+  const identity = 'spiffe://cluster.local/ns/shop/sa/web' as SpiffeId;
+  const request = { identity, csr: 'PEM', validitySeconds: 3600 };
+  t.deepEqual(parseFromAgent(encodeFollow('n1')), { kind: 'follow', node: 'n1' });
+  t.deepEqual(parseFromAgent(encodeSign(7, request)), { kind: 'sign', id: 7, request });
+});
+
+const sign = { id: 1, method: 'sign', identity: 'spiffe://a/ns/b/sa/c', csr: 'PEM', validitySeconds: 60 };
+for (const [title, text] of [
+  ['no JSON', 'follow'],
+  ['no object', '7'],
+  ['null', 'null'],
+  ['an unknown method', JSON.stringify({ ...sign, method: 'resign' })],
+  ['no node', '{"follow":true}'],
+  ['an identity that is none', JSON.stringify({ ...sign, identity: 'spiffe://a/ns/b' })],
+  ['a CSR without end', JSON.stringify({ ...sign, csr: 'x'.repeat(17_000) })],
+  ['an id that is no number', JSON.stringify({ ...sign, id: 'one' })],
+  ['a validity of many centuries', JSON.stringify({ ...sign, validitySeconds: 3e10 })],
+] as const)
+  test(`${title} is not understood of an agent`, (t) =>
+    void t.throws(() => parseFromAgent(Buffer.from(text)), { instanceOf: SyntaxError }));
+
+for (const [title, change] of [
+  ['an address that is none', { addresses: ['10.0.0.256'] }],
+  ['an address in another form', { addresses: ['fd00:0::1'] }],
+  ['an unknown protocol', { protocol: 'quic' }],
+  ['no uid', { uid: '' }],
+  ['a port beyond all', { services: { 'shop/web': [{ servicePort: 65_536, targetPort: 0 }] } }],
+] as const)
+  test(`a workload with ${title} is not understood of a control process`, (t) => {
+    const update = { complete: true, workloads: [{ ...workload(), ...change }], services: [], removed: [] };
+    t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
+  });
