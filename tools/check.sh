@@ -62,7 +62,7 @@ step "rooms" "$NODE" tools/check-rooms.ts
 step "C and C++ format" clang_format
 step "C and C++ warnings" native_warnings
 step "arm64" arm64
-step "BPF load and budget" "$NODE" tools/check-budget.ts "${record[@]}" build/bpf/redirect.bpf.o build/bpf/lookup.bpf.o
+step "BPF load and budget" "$NODE" tools/check-budget.ts "${record[@]}" build/bpf/redirect.bpf.o build/bpf/lookup.bpf.o build/bpf/inquiry.bpf.o
 
 echo "check: $check_passed passed, $check_failed failed"
 [ "$check_failed" -eq 0 ]

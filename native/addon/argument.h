@@ -1,5 +1,5 @@
-// Arguments, from JavaScript to plain C++. index.js has checked them with better words; these checks are what keeps
-// memory safe whoever calls.
+// Arguments, from JavaScript to plain C++, and bytes on their way back. index.js has checked them with better words;
+// these checks are what keeps memory safe whoever calls.
 #ifndef CULVERT_ADDON_ARGUMENT_H
 #define CULVERT_ADDON_ARGUMENT_H
 
@@ -62,6 +62,17 @@ inline Napi::Uint8Array bytes_copy(Napi::Env env, const void *data, size_t lengt
 	if (length > 0)
 		std::memcpy(copy.Data(), data, length);
 	return copy;
+}
+
+inline std::string hexadecimal(const uint8_t *bytes, size_t length)
+{
+	static constexpr char digits[] = "0123456789abcdef";
+	std::string text;
+	for (size_t i = 0; i < length; i++) {
+		text += digits[bytes[i] >> 4];
+		text += digits[bytes[i] & 15];
+	}
+	return text;
 }
 
 } // namespace addon

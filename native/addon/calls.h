@@ -5,12 +5,27 @@
 #include "error.h"
 #include "fd.h"
 
+#include <fcntl.h>
+
 namespace addon
 {
 
 // What one environment (the main thread or a worker) keeps for itself. Freed when it ends.
 struct Environment {
-	// The network namespace that the thread lives in, opened on first use.
+	Environment()
+	{
+		open_own_netns();
+	}
+
+	// False if that failed, with errno.
+	bool open_own_netns()
+	{
+		own_netns = Fd(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+		return own_netns.valid();
+	}
+
+	// The network namespace that the thread lives in. Opened before anybody is visited: later there may be no
+	// descriptor left.
 	Fd own_netns;
 };
 
@@ -21,6 +36,9 @@ Napi::Value object_reuse_map(const Napi::CallbackInfo &info);
 Napi::Value object_load(const Napi::CallbackInfo &info);
 Napi::Value object_map(const Napi::CallbackInfo &info);
 Napi::Value object_programs(const Napi::CallbackInfo &info);
+
+// run.cc
+Napi::Value program_run(const Napi::CallbackInfo &info);
 
 // map.cc
 Napi::Value map_lookup(const Napi::CallbackInfo &info);

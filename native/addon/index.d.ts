@@ -42,6 +42,12 @@ export function objectMap(object: BpfObject, name: string): BpfMap;
 export function objectPrograms(
   object: BpfObject,
 ): Array<{ name: string; section: string; id: number; tag: string; instructions: number }>;
+/**
+ * Runs a program of a loaded object once, with `data` for its packet (BPF_PROG_TEST_RUN), and returns the packet as the
+ * program left it. `socketFd`: in the network namespace that this socket lives in; the thread goes there and back as in
+ * socketOpen.
+ */
+export function programRun(object: BpfObject, program: string, data: Uint8Array, socketFd?: number): Uint8Array;
 
 // --- maps -------------------------------------------------------------------------------------------------------------
 
@@ -69,20 +75,33 @@ export function ringRead(ring: BpfRing, maxRecords?: number): Uint8Array[];
 export function linkAttach(object: BpfObject, program: string, targetFd: number, attachType: number): BpfLink;
 /** Atomically replaces the program behind a link. */
 export function linkUpdate(link: BpfLink, object: BpfObject, program: string): void;
+/** `tag`: of its instructions, the same for two programs that differ in their constants only. `mapIds`: the maps that it uses. */
+export interface AttachedProgram {
+  id: number;
+  name: string;
+  type: number;
+  tag: string;
+  mapIds: number[];
+}
 /** Programs attached at a cgroup or network namespace for one attach type, in the order in which they run. */
-export function attachedPrograms(
-  targetFd: number,
-  attachType: number,
-): Array<{ id: number; name: string; type: number }>;
+export function attachedPrograms(targetFd: number, attachType: number): AttachedProgram[];
 
 // --- sockets ------------------------------------------------------------------------------------------------------------
 
+/** What setsockopt(2) takes. */
+export interface SocketOption {
+  readonly level: number;
+  readonly option: number;
+  readonly value: Uint8Array;
+}
 export interface SocketOptions {
   /** An open descriptor of the network namespace; undefined: the caller's own. */
   netnsFd?: number;
   family: 4 | 6;
   /** sk_storage entries to set before the socket binds: map and value. The agent's tag travels here. */
   storage?: Array<{ map: BpfMap; value: Uint8Array }>;
+  /** Set in this order, before the socket binds. */
+  options?: readonly SocketOption[];
   /** Local address to bind, 16 bytes network order (v4-mapped for IPv4), and port in host order (0: chosen at connect). Undefined: not bound. */
   bind?: { address: Uint8Array; port: number };
   /** Set before binding. reusePort also sets SO_REUSEADDR. */

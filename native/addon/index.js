@@ -80,6 +80,14 @@ export function objectPrograms(object) {
   return native.objectPrograms(object);
 }
 
+export function programRun(object, program, data, socketFd) {
+  checkHandle(programRun, 'object', object);
+  checkText(programRun, 'program', program);
+  checkBytes(programRun, 'data', data);
+  if (socketFd !== undefined) checkInteger(programRun, 'socketFd', socketFd, 0, mostInt);
+  return native.programRun(object, program, data, socketFd);
+}
+
 // --- maps -------------------------------------------------------------------------------------------------------------
 
 export function mapLookup(map, key) {
@@ -147,7 +155,7 @@ export function attachedPrograms(targetFd, attachType) {
 
 export function socketOpen(options) {
   if (options === null || typeof options !== 'object') refuse(socketOpen, 'options', 'an object');
-  const { netnsFd, family, storage, bind, reusePort = false, backlog } = options;
+  const { netnsFd, family, storage, options: set, bind, reusePort = false, backlog } = options;
   if (netnsFd !== undefined) checkInteger(socketOpen, 'netnsFd', netnsFd, 0, mostInt);
   if (family !== 4 && family !== 6) refuse(socketOpen, 'family', '4 or 6');
   const maps = [];
@@ -161,6 +169,16 @@ export function socketOpen(options) {
       values.push(entry.value);
     }
   }
+  const flat = [];
+  if (set !== undefined) {
+    if (!Array.isArray(set)) refuse(socketOpen, 'options', 'an array');
+    for (const entry of set) {
+      checkInteger(socketOpen, 'options.level', entry?.level, 0, mostInt);
+      checkInteger(socketOpen, 'options.option', entry.option, 0, mostInt);
+      checkBytes(socketOpen, 'options.value', entry.value);
+      flat.push(entry.level, entry.option, entry.value);
+    }
+  }
   if (bind !== undefined) {
     if (bind === null || typeof bind !== 'object') refuse(socketOpen, 'bind', 'an object');
     checkBytes(socketOpen, 'bind.address', bind.address);
@@ -168,7 +186,7 @@ export function socketOpen(options) {
   }
   if (typeof reusePort !== 'boolean') refuse(socketOpen, 'reusePort', 'a boolean');
   if (backlog !== undefined) checkInteger(socketOpen, 'backlog', backlog, 0, mostInt);
-  return native.socketOpen(netnsFd, family, maps, values, bind?.address, bind?.port, reusePort, backlog);
+  return native.socketOpen(netnsFd, family, maps, values, flat, bind?.address, bind?.port, reusePort, backlog);
 }
 
 export function socketOption(fd, level, option, maxBytes) {

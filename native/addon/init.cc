@@ -25,6 +25,8 @@ static Napi::Object init(Napi::Env env, Napi::Object exports)
 	expose<object_map>(exports, "objectMap");
 	expose<object_programs>(exports, "objectPrograms");
 
+	expose<program_run>(exports, "programRun");
+
 	expose<map_lookup>(exports, "mapLookup");
 	expose<map_update>(exports, "mapUpdate");
 	expose<map_delete>(exports, "mapDelete");

@@ -48,6 +48,21 @@ std::vector<uint32_t> program_ids(Napi::Env env, int target, bpf_attach_type typ
 	throw_errno(env, ENOSPC, "bpf_prog_query", std::to_string(target));
 }
 
+// The maps that a program uses. It cannot come to use others, so their number stays.
+std::vector<uint32_t> map_ids(Napi::Env env, const Fd &program, uint32_t count)
+{
+	std::vector<uint32_t> ids(count);
+	bpf_prog_info kernel = {};
+	kernel.nr_map_ids = count;
+	kernel.map_ids = reinterpret_cast<uintptr_t>(ids.data());
+	uint32_t length = sizeof(kernel);
+	int error = bpf_obj_get_info_by_fd(program.get(), &kernel, &length);
+	if (error < 0)
+		throw_errno(env, error, "bpf_obj_get_info_by_fd", std::to_string(program.get()));
+	ids.resize(std::min<size_t>(kernel.nr_map_ids, ids.size()));
+	return ids;
+}
+
 } // namespace
 
 Napi::Value link_attach(const Napi::CallbackInfo &info)
@@ -95,6 +110,11 @@ Napi::Value attached_programs(const Napi::CallbackInfo &info)
 		told.Set("id", kernel.id);
 		told.Set("name", std::string(kernel.name, strnlen(kernel.name, sizeof(kernel.name))));
 		told.Set("type", kernel.type);
+		told.Set("tag", hexadecimal(kernel.tag, sizeof(kernel.tag)));
+		Napi::Array maps = Napi::Array::New(info.Env());
+		for (uint32_t map : map_ids(info.Env(), program, kernel.nr_map_ids))
+			maps.Set(maps.Length(), map);
+		told.Set("mapIds", maps);
 		programs.Set(programs.Length(), told);
 	}
 	return programs;

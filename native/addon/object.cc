@@ -136,17 +136,6 @@ const btf_var_secinfo *rodata_variable(const bpf_object *object, const std::stri
 	return nullptr;
 }
 
-std::string hexadecimal(const uint8_t *bytes, size_t length)
-{
-	static constexpr char digits[] = "0123456789abcdef";
-	std::string text;
-	for (size_t i = 0; i < length; i++) {
-		text += digits[bytes[i] >> 4];
-		text += digits[bytes[i] & 15];
-	}
-	return text;
-}
-
 } // namespace
 
 void libbpf_capture()

@@ -2,6 +2,7 @@
 #include "argument.h"
 #include "calls.h"
 #include "map.h"
+#include "netns.h"
 
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
@@ -9,14 +10,11 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
-#include <cstdlib>
 #include <vector>
 
 namespace addon
@@ -29,48 +27,14 @@ constexpr size_t address_bytes = 16;
 constexpr std::array<uint8_t, 12> v4_mapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr int64_t option_bytes_at_most = 65536;
 
-// A thread's stay in another network namespace. Nothing else of this process may run there: not JavaScript, and no
-// thread may be started meanwhile. A thread that cannot come back would open everything else it opens in the wrong
-// place, so the process ends instead.
-class NetnsVisit
-{
-      public:
-	explicit NetnsVisit(int own) : own_(own)
-	{
-	}
-	NetnsVisit(const NetnsVisit &) = delete;
-	NetnsVisit &operator=(const NetnsVisit &) = delete;
-	~NetnsVisit()
-	{
-		if (away_ && setns(own_, CLONE_NEWNET) != 0) {
-			std::fprintf(stderr, "culvert: cannot return to the thread's own network namespace: %s\n",
-				error_text(errno).c_str());
-			std::abort();
-		}
-	}
-
-	int enter(int netns)
-	{
-		int result = setns(netns, CLONE_NEWNET);
-		away_ = result == 0;
-		return result;
-	}
-
-	// Into a namespace that did not exist before.
-	int create()
-	{
-		int result = unshare(CLONE_NEWNET);
-		away_ = result == 0;
-		return result;
-	}
-
-      private:
-	int own_;
-	bool away_ = false;
-};
-
 struct Storage {
 	int map;
+	Bytes value;
+};
+
+struct Option {
+	int level;
+	int name;
 	Bytes value;
 };
 
@@ -84,6 +48,7 @@ struct SocketPlan {
 	int netns = -1; // -1: the caller's own
 	int family = AF_UNSPEC;
 	std::vector<Storage> storage;
+	std::vector<Option> options;
 	bool binds = false;
 	Bind bind = {};
 	bool reuse_port = false;
@@ -95,17 +60,6 @@ std::string bind_text(const Bind &bind)
 	std::array<char, INET6_ADDRSTRLEN> text = {};
 	inet_ntop(AF_INET6, bind.address.data(), text.data(), text.size());
 	return std::string("[").append(text.data()).append("]:").append(std::to_string(bind.port));
-}
-
-int own_netns(Napi::Env env)
-{
-	Fd &own = env.GetInstanceData<Environment>()->own_netns;
-	if (!own.valid()) {
-		own = Fd(open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-		if (!own.valid())
-			throw_errno(env, errno, "open", "/proc/thread-self/ns/net");
-	}
-	return own.get();
 }
 
 Fd socket_make(Napi::Env env, const SocketPlan &plan)
@@ -173,7 +127,51 @@ void socket_bind(Napi::Env env, const Fd &fd, const SocketPlan &plan)
 		throw_errno(env, errno, "bind", bind_text(plan.bind));
 }
 
-// Arguments: netnsFd | undefined, family, maps[], values[], address | undefined, port, reusePort, backlog | undefined.
+Napi::Array argument_array(const Napi::Value &value, const char *name)
+{
+	if (!value.IsArray())
+		throw_type(value.Env(), name, "an array");
+	return value.As<Napi::Array>();
+}
+
+std::vector<Storage> argument_storage(const Napi::Value &maps_value, const Napi::Value &values_value)
+{
+	Napi::Array maps = argument_array(maps_value, "storage");
+	Napi::Array values = argument_array(values_value, "storage");
+	std::vector<Storage> storage;
+	for (uint32_t i = 0; i < maps.Length(); i++) {
+		Napi::Value map_value = maps[i];
+		Napi::Value bytes_value = values[i];
+		const Map &map = handle_open<Map>(map_value, "storage.map");
+		Bytes value = argument_bytes(bytes_value, "storage.value");
+		if (map.type != BPF_MAP_TYPE_SK_STORAGE)
+			throw_type(maps.Env(), "storage.map", "an sk_storage map");
+		if (value.size() != map.value_bytes)
+			throw_type(maps.Env(), "storage.value",
+				("a Uint8Array of " + std::to_string(map.value_bytes) + " bytes").c_str());
+		storage.push_back({map.fd.get(), value});
+	}
+	return storage;
+}
+
+// Level, name and value of each option, one after the other.
+std::vector<Option> argument_options(const Napi::Value &value)
+{
+	Napi::Array flat = argument_array(value, "options");
+	std::vector<Option> options;
+	options.reserve(flat.Length() / 3);
+	for (uint32_t i = 0; i + 2 < flat.Length(); i += 3) {
+		Napi::Value level = flat[i];
+		Napi::Value name = flat[i + 1];
+		Napi::Value bytes = flat[i + 2];
+		options.push_back({argument_int(level, "options.level", 0), argument_int(name, "options.option", 0),
+			argument_bytes(bytes, "options.value")});
+	}
+	return options;
+}
+
+// Arguments: netnsFd | undefined, family, maps[], values[], options[], address | undefined, port, reusePort,
+// backlog | undefined.
 SocketPlan socket_plan(const Napi::CallbackInfo &info)
 {
 	SocketPlan plan;
@@ -181,35 +179,21 @@ SocketPlan socket_plan(const Napi::CallbackInfo &info)
 		plan.netns = argument_fd(info[0], "netnsFd");
 	int64_t family = argument_integer(info[1], "family", 4, 6);
 	plan.family = family == 4 ? AF_INET : AF_INET6;
-	if (!info[2].IsArray() || !info[3].IsArray())
-		throw_type(info.Env(), "storage", "an array");
-	auto maps = info[2].As<Napi::Array>();
-	auto values = info[3].As<Napi::Array>();
-	for (uint32_t i = 0; i < maps.Length(); i++) {
-		Napi::Value map_value = maps[i];
-		Napi::Value bytes_value = values[i];
-		const Map &map = handle_open<Map>(map_value, "storage.map");
-		Bytes value = argument_bytes(bytes_value, "storage.value");
-		if (map.type != BPF_MAP_TYPE_SK_STORAGE)
-			throw_type(info.Env(), "storage.map", "an sk_storage map");
-		if (value.size() != map.value_bytes)
-			throw_type(info.Env(), "storage.value",
-				("a Uint8Array of " + std::to_string(map.value_bytes) + " bytes").c_str());
-		plan.storage.push_back({map.fd.get(), value});
-	}
-	if (!info[4].IsUndefined()) {
-		Bytes address = argument_bytes(info[4], "bind.address");
+	plan.storage = argument_storage(info[2], info[3]);
+	plan.options = argument_options(info[4]);
+	if (!info[5].IsUndefined()) {
+		Bytes address = argument_bytes(info[5], "bind.address");
 		if (address.size() != address_bytes)
 			throw_type(info.Env(), "bind.address", "a Uint8Array of 16 bytes");
 		if (plan.family == AF_INET && std::memcmp(address.data(), v4_mapped.data(), v4_mapped.size()) != 0)
 			throw_type(info.Env(), "bind.address", "a v4-mapped address");
 		plan.binds = true;
 		std::memcpy(plan.bind.address.data(), address.data(), address_bytes);
-		plan.bind.port = static_cast<uint16_t>(argument_integer(info[5], "bind.port", 0, 65535));
+		plan.bind.port = static_cast<uint16_t>(argument_integer(info[6], "bind.port", 0, 65535));
 	}
-	plan.reuse_port = info[6].ToBoolean();
-	if (!info[7].IsUndefined())
-		plan.backlog = argument_int(info[7], "backlog", 0);
+	plan.reuse_port = info[7].ToBoolean();
+	if (!info[8].IsUndefined())
+		plan.backlog = argument_int(info[8], "backlog", 0);
 	return plan;
 }
 
@@ -231,6 +215,12 @@ Napi::Value socket_open(const Napi::CallbackInfo &info)
 	if (plan.reuse_port) {
 		option_set(env, fd, SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR");
 		option_set(env, fd, SOL_SOCKET, SO_REUSEPORT, 1, "SO_REUSEPORT");
+	}
+	for (const Option &option : plan.options) {
+		if (setsockopt(number, option.level, option.name, option.value.data(),
+			    static_cast<socklen_t>(option.value.size())) != 0)
+			throw_errno(env, errno, "setsockopt",
+				std::to_string(option.level) + " " + std::to_string(option.name));
 	}
 	if (plan.binds) {
 		// The source port is then chosen at connect, when the destination is known: far more of them can be

@@ -5,6 +5,7 @@
  */
 #include "handover.h"
 #include "pod.h"
+#include "timeouts.h"
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
 
@@ -34,6 +35,20 @@ static __always_inline int peer_travels(const struct peer *peer)
 	return peer && (peer->kind == PEER_ASKED || peer->kind == PEER_SPOKEN);
 }
 
+/* What the accepted socket shall know. */
+static __always_inline void peer_complete(struct peer *peer, struct bpf_sock *sk, const struct connection *connection)
+{
+	struct tcp_sock *tcp;
+
+	if (peer->kind == PEER_ASKED) {
+		tcp = bpf_skc_to_tcp_sock(sk);
+		if (tcp)
+			peer->timeouts = timeouts_read(tcp);
+	} else if (!peer->endpoint.port) {
+		peer->endpoint.port = connection->client.port;
+	}
+}
+
 static __always_inline void connect_started(
 	struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct pod *pod, __u64 netns)
 {
@@ -43,6 +58,7 @@ static __always_inline void connect_started(
 	if (!peer_travels(peer))
 		return;
 	endpoints_read(ctx, &connection.client, &connection.server);
+	peer_complete(peer, sk, &connection);
 	/* An app's connect without a hand-over is refused at its target; the agent's would reach the app with the
 	 * agent's own address for a client, so the agent asks for this flag before it relays a byte. */
 	if (handover_give(pod, &connection, peer))

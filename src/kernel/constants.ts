@@ -14,13 +14,19 @@ export const attachType = {
 } as const;
 
 export const SOL_SOCKET = 1;
+export const SO_KEEPALIVE = 9;
 export const SO_LINGER = 13;
 export const SO_PEERCRED = 17;
 export const SO_ACCEPTCONN = 30;
 export const SO_NETNS_COOKIE = 71;
 
 export const IPPROTO_TCP = 6;
+export const TCP_NODELAY = 1;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
 export const TCP_INFO = 11;
+export const TCP_USER_TIMEOUT = 18;
 /** As much of struct tcp_info as is read. */
 export const TCP_INFO_BYTES = 28;
 /** Offset of tcp_info.tcpi_unacked. */

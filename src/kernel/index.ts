@@ -5,4 +5,12 @@ export { Kernel, type KernelOptions, openKernel, type ReasonCount } from './kern
 export type { PodCheck, PodListener, PreparedPod } from './pods.ts';
 export { type Check, preflight } from './preflight.ts';
 export { type Fault, removePrograms } from './programs.ts';
-export { createPodSockets, duplicate, type OriginalDestination, type PodSockets, peerUid } from './sockets.ts';
+export type { Timeouts } from './socket-options.ts';
+export {
+  createPodSockets,
+  duplicate,
+  type LegOptions,
+  type OriginalDestination,
+  type PodSockets,
+  peerUid,
+} from './sockets.ts';

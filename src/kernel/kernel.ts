@@ -75,6 +75,11 @@ export class Kernel {
     return this.#pods.captured();
   }
 
+  /** Closes the listeners of all pods: what is captured is refused, until somebody listens again. */
+  refuseAll(): void {
+    this.#pods.refuseAll();
+  }
+
   /** Which of our programs do not run any more; `mend` attaches them again. */
   faults(): Fault[] {
     return this.#programs.faults();

@@ -33,3 +33,4 @@ const build = fileURLToPath(new URL('../../build/bpf/', import.meta.url));
 
 export const redirectObject: string = join(build, 'redirect.bpf.o');
 export const lookupObject: string = join(build, 'lookup.bpf.o');
+export const inquiryObject: string = join(build, 'inquiry.bpf.o');

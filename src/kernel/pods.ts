@@ -3,21 +3,15 @@ import type { BpfLink } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { agentPort, ownedRole } from '../gen/layout.ts';
 import { type Address, encodeAddress, type NetnsCookie, type Pod } from '../mesh/index.ts';
-import { readU32, u32, u64 } from './bytes.ts';
-import {
-  attachType,
-  IPPROTO_TCP,
-  SO_ACCEPTCONN,
-  SOL_SOCKET,
-  TCP_INFO,
-  TCP_INFO_BYTES,
-  TCPI_UNACKED,
-} from './constants.ts';
+import { readU32, u32 } from './bytes.ts';
+import { IPPROTO_TCP, SO_ACCEPTCONN, SOL_SOCKET, TCP_INFO, TCP_INFO_BYTES, TCPI_UNACKED } from './constants.ts';
 import { netnsCookie } from './cookie.ts';
 import { errnoOf, KernelError } from './errors.ts';
+import { LookupPrograms } from './lookup.ts';
 import { inodeAt, type OpenNetns, openNetns } from './netns.ts';
-import { lookupObject, type PinPaths, podPin } from './paths.ts';
-import { type Maps, openWithPinnedMaps } from './programs.ts';
+import { type PinPaths, podPin } from './paths.ts';
+import type { Maps } from './programs.ts';
+import { relayListenerOptions, tunnelListenerOptions } from './socket-options.ts';
 import type { Tables } from './tables.ts';
 
 /** A listener of the agent in a pod: slot N belongs to worker N. */
@@ -50,18 +44,11 @@ export interface PodsOptions {
   readonly handoverGraceMs?: number;
 }
 
-/** Part 1 listens for what is led there; 15008 follows with the tunnel. */
-const listenPorts = [agentPort.OUTBOUND, agentPort.INBOUND] as const;
-
-/** Maps that the per-pod sk_lookup instance shares with the cgroup programs. */
-const lookupMaps = [
-  'pods',
-  'handovers',
-  'listeners',
-  'excluded_ports',
-  'excluded_cidrs',
-  'counters',
-  'events',
+/** What the agent listens on in every pod, and what the sockets accepted there inherit (wire contract, section 1.2). */
+const listenPorts = [
+  { port: agentPort.OUTBOUND, inherited: relayListenerOptions },
+  { port: agentPort.INBOUND, inherited: relayListenerOptions },
+  { port: agentPort.HBONE, inherited: tunnelListenerOptions },
 ] as const;
 
 /**
@@ -91,6 +78,7 @@ export class Pods {
   readonly #options: PodsOptions;
   readonly #maps: Maps;
   readonly #tables: Tables;
+  readonly #lookup: LookupPrograms;
   readonly #hostCookie: NetnsCookie;
   readonly #open = new Map<NetnsCookie, OpenPod>();
 
@@ -98,6 +86,7 @@ export class Pods {
     this.#maps = maps;
     this.#tables = tables;
     this.#options = options;
+    this.#lookup = new LookupPrograms(maps, options.paths);
     this.#hostCookie = netnsCookie();
   }
 
@@ -144,7 +133,7 @@ export class Pods {
       this.#tables.putExclusions(cookie, pod);
       // Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them.
       if (!taken) this.#tables.putPod(cookie, pod, workers, true);
-      if (!captured) opened.link = this.#attachLookup(opened);
+      if (!captured) opened.link = this.#lookup.attach(opened);
       this.#tables.putPod(cookie, pod, workers, false);
       opened.pod = pod;
     } catch (error) {
@@ -230,6 +219,16 @@ export class Pods {
     return dead;
   }
 
+  /**
+   * Closes all listeners: where nobody else has duplicates, what is captured is refused. To listen again, `prepare`.
+   */
+  refuseAll(): void {
+    for (const opened of this.#open.values()) {
+      for (const { fd } of opened.listeners) closeSync(fd);
+      opened.listeners = [];
+    }
+  }
+
   /** Closes what this process holds. The kernel keeps leading connections, which are refused: failure is closed. */
   dispose(): void {
     for (const { listeners, netnsFd, link } of this.#open.values()) {
@@ -280,19 +279,20 @@ export class Pods {
     for (const { fd } of dead) closeSync(fd);
     opened.listeners = opened.listeners.filter((listener) => !dead.includes(listener));
     let changed = false;
-    for (const port of listenPorts)
+    for (const { port, inherited } of listenPorts)
       for (let slot = 0; slot < this.#options.workers; slot += 1) {
         if (opened.listeners.some((listener) => listener.port === port && listener.slot === slot)) continue;
-        opened.listeners = [...opened.listeners, { port, slot, fd: this.#listen(opened, port, slot) }];
+        opened.listeners = [...opened.listeners, { port, slot, fd: this.#listen(opened, port, slot, inherited) }];
         changed = true;
       }
     return changed;
   }
 
-  #listen(opened: OpenPod, port: number, slot: number): number {
+  #listen(opened: OpenPod, port: number, slot: number, inherited: readonly addon.SocketOption[]): number {
     const options = {
       netnsFd: opened.netnsFd,
       storage: [{ map: this.#maps.owned, value: u32(ownedRole.LISTENER) }],
+      options: inherited,
       bind: { address: listenAddress, port },
       reusePort: true,
       backlog: this.#options.backlog ?? 4096,
@@ -332,37 +332,6 @@ export class Pods {
     }
   }
 
-  #attachLookup(opened: OpenPod): BpfLink {
-    const { paths } = this.#options;
-    const object = openWithPinnedMaps(lookupObject, paths, lookupMaps);
-    const path = podPin(paths, opened.cookie);
-    try {
-      addon.objectSetGlobal(object, 'pod_netns', u64(opened.cookie));
-      addon.objectLoad(object);
-      if (existsSync(path)) {
-        const link = addon.pinOpen(path, 'link');
-        if (addon.info(link).target === opened.inode) {
-          addon.linkUpdate(link, object, 'on_sk_lookup');
-          return link;
-        }
-        addon.close(link);
-        rmSync(path);
-      }
-      const link = addon.linkAttach(object, 'on_sk_lookup', opened.netnsFd, attachType.skLookup);
-      addon.pin(link, path);
-      return link;
-    } catch (cause) {
-      if (cause instanceof KernelError) throw cause;
-      throw new KernelError(
-        'KERNEL_REFUSED',
-        "the kernel refused the pod's lookup program: run culvert preflight for the reason",
-        cause,
-      );
-    } finally {
-      addon.close(object);
-    }
-  }
-
   /** Attaches the pod's lookup program again, or pins its link again, where somebody has taken it away. True if so. */
   #mendLookup(opened: OpenPod): boolean {
     const { link } = opened;
@@ -374,7 +343,7 @@ export class Pods {
       return true;
     }
     rmSync(path, { force: true });
-    opened.link = this.#attachLookup(opened);
+    opened.link = this.#lookup.attach(opened);
     addon.close(link);
     return true;
   }

@@ -9,7 +9,7 @@ import {
   statfsSync,
   statSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { BpfLink, BpfMap, BpfObject } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import { u64 } from './bytes.ts';
@@ -100,6 +100,16 @@ function makePinFolders(paths: PinPaths): void {
     if (cause instanceof KernelError) throw cause;
     throw new KernelError('NO_BPFFS', `cannot use ${paths.bpffs} for pins: ${advice}`, cause);
   }
+}
+
+/** Another schema's programs would lead connections beside ours, to an agent that is gone. */
+function refuseOtherSchemas(paths: PinPaths): void {
+  const other = schemasOf(dirname(paths.root)).find((root) => root !== paths.root && existsSync(join(root, 'links')));
+  if (other === undefined) return;
+  throw new KernelError(
+    'SCHEMA_MISMATCH',
+    `another version's programs are attached and pinned at ${other}: run culvert uninstall, then start again`,
+  );
 }
 
 /** Opens an object and lets it use the maps that are pinned already. */
@@ -204,6 +214,7 @@ export function openPrograms(options: ProgramsOptions): Programs {
   const { paths } = options;
   const cgroupFd = openCgroup(options.cgroup);
   try {
+    refuseOtherSchemas(paths);
     makePinFolders(paths);
     const cgroupId = statSync(options.cgroup, { bigint: true }).ino;
     const object = loadRedirect(paths);

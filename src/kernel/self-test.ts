@@ -4,6 +4,9 @@ import { join } from 'node:path';
 import * as addon from '../../native/addon/index.js';
 import { agentPort } from '../gen/layout.ts';
 import { type Address, type Endpoint, encodeAddress, formatEndpoint, type Pod } from '../mesh/index.ts';
+import { readU32, u32 } from './bytes.ts';
+import { IPPROTO_TCP, TCP_USER_TIMEOUT } from './constants.ts';
+import { descriptorOf } from './descriptor.ts';
 import { errnoOf } from './errors.ts';
 import { Kernel } from './kernel.ts';
 import { removePrograms } from './programs.ts';
@@ -90,6 +93,14 @@ function expectEqual(what: string, actual: string, wanted: string): void {
   if (actual !== wanted) throw new Error(`${what} is ${actual}, not ${wanted}`);
 }
 
+/** What the self-test's app sets before it connects, and later. */
+const firstUserMs = 12_345;
+const laterUserMs = 23_456;
+
+function userTimeout(milliseconds: number): addon.SocketOption {
+  return { level: IPPROTO_TCP, option: TCP_USER_TIMEOUT, value: u32(milliseconds) };
+}
+
 class Scratch {
   readonly kernel: Kernel;
   readonly sockets: PodSockets;
@@ -116,31 +127,50 @@ class Scratch {
     this.sockets = createPodSockets(bpffs, pinName);
   }
 
-  /** A connect() to an address that nobody has arrives at the agent's listener with its destination, and shows it. */
+  /**
+   * A connect() to an address that nobody has arrives at the agent's listener with its destination and the app's time-outs,
+   * and shows it.
+   */
   async outbound(asked: Endpoint, family: 4 | 6): Promise<string> {
     const listener = this.#listeners.find(({ port }) => port === agentPort.OUTBOUND);
     if (listener === undefined) throw new Error('there is no outbound listener');
     const { server, accepted } = firstConnection(addon.duplicate(listener.fd));
-    const client = new net.Socket({ fd: addon.socketOpen({ netnsFd: this.netnsFd, family }), readable: false });
+    const options = [userTimeout(firstUserMs)];
+    const client = new net.Socket({
+      fd: addon.socketOpen({ netnsFd: this.netnsFd, family, options }),
+      readable: false,
+    });
     try {
       await within(connected(client, asked), this.#timeoutMs);
       const socket = await within(accepted, this.#timeoutMs);
       const original = this.sockets.originalDestination(socket);
+      const later = this.#laterUserMs(client, socket, asked);
+      // Before the socket goes, which resets the client.
+      const peer = formatEndpoint({ address: address(client.remoteAddress ?? ''), port: client.remotePort ?? 0 });
       socket.destroy();
-      expectEqual(
-        'the original destination',
-        original ? formatEndpoint(original.endpoint) : 'missing',
-        formatEndpoint(asked),
-      );
-      expectEqual(
-        "the client's peer address",
-        formatEndpoint({ address: address(client.remoteAddress ?? ''), port: client.remotePort ?? 0 }),
-        formatEndpoint(asked),
-      );
+      const told = original === undefined ? 'missing' : formatEndpoint(original.endpoint);
+      expectEqual('the original destination', told, formatEndpoint(asked));
+      expectEqual("the client's peer address", peer, formatEndpoint(asked));
+      expectEqual("the app's user time-out", `${original?.timeouts?.userMs} ms`, `${firstUserMs} ms`);
+      expectEqual("the app's later user time-out, on the agent's leg", `${later} ms`, `${laterUserMs} ms`);
       return `led to the agent with ${formatEndpoint(asked)}`;
     } finally {
       client.destroy();
       server.close();
+    }
+  }
+
+  /** What the agent's other leg gets when the client changes its user time-out. */
+  #laterUserMs(client: net.Socket, socket: net.Socket, asked: Endpoint): number {
+    const far = this.sockets.openOutbound(this.netnsFd, asked, undefined);
+    try {
+      const { level, option, value } = userTimeout(laterUserMs);
+      addon.setSocketOption(descriptorOf(client), level, option, value);
+      this.sockets.followTimeouts(socket, far, undefined);
+      this.sockets.pollTimeouts();
+      return readU32(addon.socketOption(descriptorOf(far), level, option, 4));
+    } finally {
+      far.destroy();
     }
   }
 

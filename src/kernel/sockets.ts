@@ -6,41 +6,62 @@ import * as addon from '../../native/addon/index.js';
 import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
 import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
 import { readU32, u32 } from './bytes.ts';
-import { SO_LINGER, SO_PEERCRED, SOL_SOCKET } from './constants.ts';
-import { errnoOf, KernelError } from './errors.ts';
+import { SO_PEERCRED, SOL_SOCKET } from './constants.ts';
+import { descriptorOf } from './descriptor.ts';
+import { errnoOf } from './errors.ts';
 import { pinPaths } from './paths.ts';
+import { legOptions, lingerNone, lingerReset, type Timeouts } from './socket-options.ts';
+import { FollowedTimeouts, Inquiry, noTimeouts } from './timeouts.ts';
 
 /** What a captured client asked for. */
 export interface OriginalDestination {
   readonly endpoint: Endpoint;
   /** The client had bound its source address itself: the agent's own leg must leave from the same. */
   readonly boundSource: boolean;
+  /** What the app had set on its socket when it connected; undefined: nothing. */
+  readonly timeouts: Timeouts | undefined;
+}
+
+/** How a dialled leg shall be. */
+export interface LegOptions {
+  /** What the app at the other leg has set. Default: nothing, so the agent's own keepalive. */
+  readonly timeouts?: Timeouts | undefined;
+  /** See `setResetOnDeath`. Default true. */
+  readonly resetOnDeath?: boolean;
 }
 
 /** The sockets that a tunnel worker opens in pods, and what it reads from those it accepts. */
 export interface PodSockets {
   /** Undefined: no connect hook led this connection here. */
   originalDestination(socket: net.Socket): OriginalDestination | undefined;
-  /** An unconnected socket in the pod's namespace that is exempt from capture. `source`: bind this address. */
-  openOutbound(netnsFd: number, destination: Endpoint, source: Address | undefined): net.Socket;
-  /** An unconnected socket for the app's side of an inbound connection; the app will see `client` as its peer. */
+  /**
+   * An unconnected socket in the pod's namespace that is exempt from capture, with all its options set. `source`: bind this
+   * address.
+   */
+  openOutbound(netnsFd: number, destination: Endpoint, source: Address | undefined, options?: LegOptions): net.Socket;
+  /**
+   * The same for the app's side of an inbound connection; the app will see `client` as its peer. With port 0 it will see
+   * the socket's own port, which no two connections of one client's address to one app have at once.
+   */
   openInbound(netnsFd: number, destination: Endpoint, client: Endpoint): net.Socket;
   /**
    * Whether the socket's peer is reset when this process dies with it open (SO_LINGER with no time): an app must not take
-   * a killed agent for the end of what it was reading. Opened sockets begin with it, accepted ones without.
+   * a killed agent for the end of what it was reading. Sockets accepted on 15001 and 15006 begin with it, and opened ones
+   * unless asked otherwise; those accepted on 15008 begin without.
    */
   setResetOnDeath(socket: net.Socket, on: boolean): void;
   /** Whether the app that a connected socket of `openInbound` leads to sees the client, not the agent, as its peer. */
   isSpokenFor(socket: net.Socket): boolean;
+  /**
+   * From now on, gives `far` what the app that `app` leads to sets on its own socket (keepalive, user time-out), until one
+   * of the two is closed.
+   *
+   * @param timeouts what `far` was opened with
+   */
+  followTimeouts(app: net.Socket, far: net.Socket, timeouts: Timeouts | undefined): void;
+  /** Asks the kernel what apps have set meanwhile. To be called about four times a second. */
+  pollTimeouts(): void;
   close(): void;
-}
-
-/** The descriptor of a socket. Node offers it on its handle only. */
-export function descriptorOf(socket: net.Socket): number {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  const fd: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
-  if (typeof fd !== 'number' || fd < 0) throw new KernelError('NOT_PREPARED', 'the socket is closed already');
-  return fd;
 }
 
 /** User id of the process at the other end of a unix socket (SO_PEERCRED: pid, uid, gid). */
@@ -61,10 +82,20 @@ const mostBindAttempts = 64;
 /**
  * Where the agent dials an IPv4 app from: anywhere in 127.64.0.0/10, so that one app can be dialled far more often than
  * one address has ports; a loopback address, so that TIME_WAIT ports are used again at once.
+ *
+ * Where the app is shown the socket's own port: one address for each client's, so that the kernel gives no port to two
+ * connections of one client to one app.
  */
-function dialSource4(): Uint8Array {
-  const low = randomInt(1, 0x3fffff);
+function dialSource4(client: Endpoint): Uint8Array {
+  const low = client.port === 0 ? 1 + (hashOf(client.address) % 0x3ffffe) : randomInt(1, 0x3fffff);
   return Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 64 | (low >> 16), (low >> 8) & 0xff, low & 0xff);
+}
+
+/** FNV-1a: not a secret, a client can only collide with another. */
+function hashOf(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let at = 0; at < text.length; at += 1) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+  return hash >>> 0;
 }
 
 /**
@@ -93,16 +124,10 @@ function open6(options: Omit<addon.SocketOptions, 'family' | 'bind'>, destinatio
 interface AdoptOptions extends net.SocketConstructorOpts {
   /** Do not read before somebody asks: the socket is not connected yet. */
   pauseOnCreate: boolean;
-  noDelay: boolean;
 }
 
-/** struct linger: l_onoff, l_linger. */
-const lingerNone = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0);
-const lingerReset = Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0);
-
 function adopt(fd: number): net.Socket {
-  addon.setSocketOption(fd, SOL_SOCKET, SO_LINGER, lingerReset);
-  const options: AdoptOptions = { fd, allowHalfOpen: true, pauseOnCreate: true, noDelay: true };
+  const options: AdoptOptions = { fd, allowHalfOpen: true, pauseOnCreate: true };
   return new net.Socket(options);
 }
 
@@ -115,6 +140,8 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
   const paths = pinPaths(bpffs, pinName);
   const peers: BpfMap = addon.pinOpen(join(paths.maps, 'peers'), 'map');
   const owned: BpfMap = addon.pinOpen(join(paths.maps, 'owned'), 'map');
+  const inquiry = new Inquiry();
+  const followed = new FollowedTimeouts(inquiry);
   const tag = { map: owned, value: u32(ownedRole.DIALLER) };
   const key = new Uint8Array(4);
   const keyView = new DataView(key.buffer);
@@ -128,14 +155,16 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
       return {
         endpoint: { address: decodeAddress(peer.endpoint.address.bytes), port: peer.endpoint.port },
         boundSource: (peer.flags & peerFlag.BOUND_ADDRESS) !== 0,
+        timeouts: inquiry.decode(peer.timeouts),
       };
     },
-    openOutbound: (netnsFd, destination, source) =>
+    openOutbound: (netnsFd, destination, source, { timeouts, resetOnDeath = true } = {}) =>
       adopt(
         addon.socketOpen({
           netnsFd,
           family: familyOf(destination.address),
           storage: [tag],
+          options: legOptions(timeouts, resetOnDeath),
           ...(source === undefined ? {} : { bind: { address: encodeAddress(source), port: 0 } }),
         }),
       ),
@@ -144,22 +173,32 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
         kind: peerKind.SPOKEN,
         flags: 0,
         endpoint: { address: { bytes: encodeAddress(client.address) }, port: client.port },
+        timeouts: noTimeouts,
       });
-      const options = { netnsFd, storage: [tag, { map: peers, value }] };
+      const options = {
+        netnsFd,
+        storage: [tag, { map: peers, value }],
+        options: legOptions(undefined, true),
+      };
       return adopt(
         familyOf(destination.address) === 6
           ? open6(options, destination)
-          : addon.socketOpen({ ...options, family: 4, bind: { address: dialSource4(), port: 0 } }),
+          : addon.socketOpen({ ...options, family: 4, bind: { address: dialSource4(client), port: 0 } }),
       );
     },
-    setResetOnDeath: (socket, on) =>
-      addon.setSocketOption(descriptorOf(socket), SOL_SOCKET, SO_LINGER, on ? lingerReset : lingerNone),
+    setResetOnDeath: (socket, on) => {
+      const { level, option, value } = on ? lingerReset : lingerNone;
+      addon.setSocketOption(descriptorOf(socket), level, option, value);
+    },
     isSpokenFor: (socket) => {
       keyView.setInt32(0, descriptorOf(socket), true);
       const value = addon.mapLookup(peers, key);
       return value !== undefined && (decodePeer(value).flags & peerFlag.HANDED) !== 0;
     },
+    followTimeouts: (app, far, timeouts) => followed.follow(app, far, timeouts),
+    pollTimeouts: () => followed.poll(),
     close: () => {
+      inquiry.close();
       addon.close(peers);
       addon.close(owned);
     },

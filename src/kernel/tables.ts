@@ -14,6 +14,7 @@ import {
   EXCLUDED_CIDR_BYTES,
   EXCLUDED_CIDR_EXACT_BITS,
   EXCLUDED_PORT_BYTES,
+  encodeCounter,
   encodeExcludedCidr,
   encodeExcludedPort,
   encodeListener,
@@ -21,6 +22,7 @@ import {
   encodePodUsage,
   limit,
   podFlag,
+  reason,
 } from '../gen/layout.ts';
 import { encodeAddress, encodeCidr, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import { readU64, u64 } from './bytes.ts';
@@ -229,12 +231,15 @@ export class Tables {
 
   /** Deletes everything that any map holds for a pod. */
   forget(cookie: NetnsCookie): void {
+    const held = this.handoversOf(cookie);
     addon.mapDelete(this.#maps.pods, u64(cookie));
     this.restoreExclusions(cookie, { ports: [], cidrs: [] });
-    for (const key of records(addon.mapKeys(this.#maps.handovers), CONNECTION_BYTES))
-      if (decodeConnection(key).netns === cookie) addon.mapDelete(this.#maps.handovers, key);
-    for (const key of records(addon.mapKeys(this.#maps.counters), COUNTER_BYTES))
-      if (decodeCounter(key).netns === cookie) addon.mapDelete(this.#maps.counters, key);
+    // Listing them costs every other pod's hand-overs a look. One that is given at this moment is swept.
+    if (held !== 0n)
+      for (const key of records(addon.mapKeys(this.#maps.handovers), CONNECTION_BYTES))
+        if (decodeConnection(key).netns === cookie) addon.mapDelete(this.#maps.handovers, key);
+    for (const number of Object.values(reason))
+      addon.mapDelete(this.#maps.counters, encodeCounter({ netns: cookie, reason: number }));
     for (const key of records(addon.mapKeys(this.#maps.cgroups), 8)) {
       const owner = addon.mapLookup(this.#maps.cgroups, key);
       if (owner !== undefined && readU64(owner) === cookie) addon.mapDelete(this.#maps.cgroups, key);

@@ -10,6 +10,7 @@ import { encodeConnection, encodeHandover, encodePodUsage, limit, peerKind } fro
 import { Kernel, type Reason, removePrograms } from '../../src/kernel/index.ts';
 import { type Maps, mapNames } from '../../src/kernel/programs.ts';
 import { Tables } from '../../src/kernel/tables.ts';
+import { noTimeouts } from '../../src/kernel/timeouts.ts';
 import { type Address, type Exclusions, type NetnsCookie, type Pod, parseCidr } from '../../src/mesh/index.ts';
 import { apps, Lab, type LabNode, type LabPod } from '../lab/index.ts';
 import { labOptions } from '../node/conversation.ts';
@@ -237,7 +238,7 @@ test.serial('hand-overs that the agent sweeps are counted off, and the pod is se
   const full = encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n });
   addon.mapUpdate(usage, key, full);
   const nowhere = { address: { bytes: new Uint8Array(16) }, port: 0 };
-  const peer = { kind: peerKind.ASKED, flags: 0, endpoint: nowhere };
+  const peer = { kind: peerKind.ASKED, flags: 0, endpoint: nowhere, timeouts: noTimeouts };
   for (let port = 1; port <= 10; port += 1)
     addon.mapUpdate(
       handovers,
@@ -256,7 +257,7 @@ test.serial('without a live listener of the agent a connect is refused', async (
   await using table = await Table.create(t.title);
   const listeners = table.map('listeners');
   const keys = addon.mapKeys(listeners);
-  t.is(keys.length, 2 * 2 * 16);
+  t.is(keys.length, 2 * 3 * 16);
   for (let at = 0; at < keys.length; at += 16) addon.mapDelete(listeners, keys.subarray(at, at + 16));
   for (const row of [{ to: far4 }, { to: far4, mapped: true }, { to: far6 }, { to: far4, device: 'eth0' }])
     t.is((await table.connect(row, true)).error, 'ECONNREFUSED', JSON.stringify(row));

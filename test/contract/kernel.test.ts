@@ -1,10 +1,12 @@
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import net from 'node:net';
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { parsePod } from '../../src/agent/index.ts';
+import { limit } from '../../src/gen/layout.ts';
+import { attachType } from '../../src/kernel/constants.ts';
 import { createPodSockets, duplicate, type Kernel, openKernel, removePrograms } from '../../src/kernel/index.ts';
 import { type Address, type Endpoint, encodeAddress, type NetnsCookie, type Pod } from '../../src/mesh/index.ts';
 import { OUTBOUND_PORT } from '../../src/ztunnel/index.ts';
@@ -71,6 +73,46 @@ test.serial('the kernel does not take a pod that it cannot look at for gone', as
     kernel.dispose();
     removePrograms(node.bpffs);
   }
+});
+
+test.serial("a restarted agent loads the pods' lookup program once, and leaves those that are the same", async (t) => {
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  const pods: Pod[] = [];
+  for (const name of ['one', 'two', 'three']) pods.push(parsePod((await node.pod(name)).request()));
+  const start = () => {
+    const kernel = openKernel({ cgroup: node.cgroup, bpffs: node.bpffs, workers: 1 });
+    const programs = pods.map((pod) => {
+      const { cookie, netnsFd } = kernel.prepare(pod);
+      kernel.capture(pod, cookie);
+      return addon.attachedPrograms(netnsFd, attachType.skLookup).map(({ id }) => id);
+    });
+    kernel.dispose();
+    return programs;
+  };
+  const [, ...before] = start();
+  const [, ...after] = start();
+  t.deepEqual(after, before);
+  // The maps are others now, so the programs must be too.
+  rmSync(join(node.bpffs, 'culvert', `v${limit.SCHEMA}`, 'maps'), { recursive: true });
+  const anew = start();
+  t.is(anew.flat().length, pods.length);
+  t.deepEqual(
+    anew.slice(1).filter(([id]) => after.flat().includes(id ?? 0)),
+    [],
+  );
+  removePrograms(node.bpffs);
+});
+
+test.serial("beside another version's programs the kernel's side does not start", async (t) => {
+  await using lab = await Lab.create(t.title);
+  const node = await lab.node('n1');
+  mkdirSync(join(node.bpffs, 'culvert', 'v1', 'links'), { recursive: true });
+  const options = { cgroup: node.cgroup, bpffs: node.bpffs, workers: 1 };
+  t.throws(() => openKernel(options), { code: 'SCHEMA_MISMATCH', message: /v1/ });
+  removePrograms(node.bpffs);
+  openKernel(options).dispose();
+  removePrograms(node.bpffs);
 });
 
 function placeOf(places: ReadonlyMap<string, LabPod>, pod: Pod): LabPod {

@@ -38,7 +38,7 @@ export function podKernelContract(test: TestFn, name: string, make: () => Promis
     const prepared = kernel.prepare(await makePod());
     t.true(prepared.netnsFd >= 0);
     t.true(prepared.listeners.length > 0);
-    t.deepEqual([...new Set(prepared.listeners.map(({ port }) => port))].sort(), [15001, 15006]);
+    t.deepEqual([...new Set(prepared.listeners.map(({ port }) => port))].sort(), [15001, 15006, 15008]);
     t.false(kernel.captured().includes(prepared.cookie));
   });
 
@@ -49,6 +49,19 @@ export function podKernelContract(test: TestFn, name: string, make: () => Promis
     t.is(second.cookie, first.cookie);
     t.is(second.netnsFd, first.netnsFd);
     t.deepEqual(second.listeners, first.listeners);
+  });
+
+  law('refuses all that is captured, until it prepares it again', async (t, { kernel, makePod }) => {
+    const pod = await makePod();
+    const { cookie, listeners } = { ...kernel.prepare(pod) };
+    kernel.capture(pod, cookie);
+    kernel.refuseAll();
+    kernel.refuseAll();
+    t.true(kernel.captured().includes(cookie));
+    const again = kernel.prepare(pod);
+    t.is(again.cookie, cookie);
+    const places = (all: typeof listeners): string[] => all.map(({ port, slot }) => `${port} ${slot}`).sort();
+    t.deepEqual(places(again.listeners), places(listeners));
   });
 
   law('gives each pod a cookie of its own', async (t, { kernel, makePod }) => {

@@ -77,13 +77,21 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
   law('tell what a client that was led to the agent had asked for', async (t, subject, keep) => {
     const asked = keep(await subject.serverOutside()).endpoint;
     const led = keep(await subject.ledClient(asked, false));
-    t.deepEqual(subject.sockets.originalDestination(led.accepted), { endpoint: asked, boundSource: false });
+    t.deepEqual(subject.sockets.originalDestination(led.accepted), {
+      endpoint: asked,
+      boundSource: false,
+      timeouts: undefined,
+    });
   });
 
   law('tell that a client had bound its source address', async (t, subject, keep) => {
     const asked = keep(await subject.serverOutside()).endpoint;
     const led = keep(await subject.ledClient(asked, true));
-    t.deepEqual(subject.sockets.originalDestination(led.accepted), { endpoint: asked, boundSource: true });
+    t.deepEqual(subject.sockets.originalDestination(led.accepted), {
+      endpoint: asked,
+      boundSource: true,
+      timeouts: undefined,
+    });
   });
 
   law('know nothing of a connection that nobody led to the agent', async (t, subject, keep) => {
@@ -121,6 +129,30 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
     await talk(t, socket, accepted);
   });
 
+  law("open a socket whose app sees the client's address with the socket's own port", async (t, subject, keep) => {
+    const app = keep(await subject.appInPod());
+    const client = { address: subject.client.address, port: 0 };
+    const ports = new Set<number | undefined>();
+    for (let count = 1; count <= 20; count += 1) {
+      const socket = keep(subject.sockets.openInbound(subject.netnsFd, app.endpoint, client));
+      const accepted = keep(await reach(socket, app));
+      t.is(addressOf(accepted.remoteAddress), client.address);
+      t.is(accepted.remotePort, socket.localPort);
+      ports.add(accepted.remotePort);
+    }
+    t.is(ports.size, 20);
+  });
+
+  law('open a socket whose peer sees an end by death, where asked', async (t, subject, keep) => {
+    const server = keep(await subject.serverOutside());
+    const socket = keep(
+      subject.sockets.openOutbound(subject.netnsFd, server.endpoint, undefined, { resetOnDeath: false }),
+    );
+    const accepted = keep(await reach(socket, server));
+    socket.destroy();
+    t.is((await ending(accepted)).how, 'end');
+  });
+
   for (const direction of ['openOutbound', 'openInbound'] as const)
     for (const on of [true, false])
       law(
@@ -143,11 +175,11 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
 
   for (const on of [true, false])
     law(
-      `${on ? 'reset' : 'do not reset'} by death the peer of an accepted socket${on ? ' once told to' : ''}`,
+      `${on ? 'reset' : 'do not reset, once told not to,'} by death the peer of an accepted socket`,
       async (t, subject, keep) => {
         const asked = keep(await subject.serverOutside()).endpoint;
         const { client, accepted } = keep(await subject.ledClient(asked, false));
-        if (on) subject.sockets.setResetOnDeath(accepted, true);
+        if (!on) subject.sockets.setResetOnDeath(accepted, false);
         accepted.destroy();
         t.is((await ending(client)).how, on ? 'ECONNRESET' : 'end');
       },

@@ -294,12 +294,19 @@ test.serial("connecting to the agent's listeners, or to where captured connectio
     t.like(outcome, { error: 'ECONNREFUSED', at: 'connect' }, endpoint(to, number));
   }
   for (const to of client.addresses)
-    for (const number of [15001, 15006, 15008])
+    for (const number of [15001, 15006])
       t.like(told(await stranger.exec(apps.pythonConnect({ to, port: number }))), {
         error: 'ECONNREFUSED',
         at: 'connect',
       });
   t.is((await statusOf(agent)).totals.accepted, before.totals.accepted);
+  // Whoever is outside reaches the tunnel's listener, and gets nothing there without mutual TLS.
+  for (const to of client.addresses) {
+    const outcome = told(await stranger.exec(apps.pythonConnect({ to, port: 15008 })));
+    t.is(outcome.reply, undefined);
+    t.truthy(outcome.error);
+    t.not(outcome.error, 'ECONNREFUSED');
+  }
   t.true(((await kernelEvents(agent, client)).no_handover ?? 0) >= 12);
 });
 

@@ -1,7 +1,8 @@
 /** What an agent holds in the kernel, read from outside of it. */
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
+import { limit } from '../../src/gen/layout.ts';
 import { command } from '../lab/command.ts';
 import type { LabAgent, LabNode, LabPod } from '../lab/index.ts';
 
@@ -50,7 +51,7 @@ export async function entries(node: LabNode): Promise<Entries> {
 
 /** Where the node's agent pins what is its own. */
 export function pinRoot(node: LabNode): string {
-  return join(node.bpffs, 'culvert', 'v1');
+  return join(node.bpffs, 'culvert', `v${limit.SCHEMA}`);
 }
 
 /** Pins of pods' lookup links: their netns cookies. */
@@ -70,6 +71,12 @@ export function descriptors(agent: LabAgent): string[] {
       }
     })
     .sort();
+}
+
+/** Resident memory of an agent, in bytes: now (VmRSS) or at its highest (VmHWM). */
+export function residentBytes(agent: LabAgent, which: 'VmRSS' | 'VmHWM' = 'VmRSS'): number {
+  const status = readFileSync(`/proc/${agent.process.pid}/status`, 'utf8');
+  return Number(new RegExp(`${which}:\\s+(\\d+)`).exec(status)?.[1]) * 1024;
 }
 
 /** Links of the whole kernel that lead to a network namespace, by its inode. */

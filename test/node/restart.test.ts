@@ -60,7 +60,7 @@ for (const [signal, workers] of [
       const node = await lab.node('n1');
       const { client, server } = await scene(node);
       const early = await hold(client, apps.endpoint(server.ipv4, 8080), apps.endpoint(server.ipv6, 8080));
-      const agent = await node.agent({ workers: 2, args: ['--drain-deadline-ms', '100'] });
+      const agent = await node.agent({ workers: 2, args: ['--drain', '0.1'] });
       await agent.enrol(client, { excludeOutboundPorts: [9090] });
       await agent.enrol(server, { excludeInboundPorts: [9090] });
       const unnoticing = [
@@ -141,7 +141,7 @@ for (const memory of ['its state file', 'no state file'] as const) {
       [netnsCookie],
     );
     const { pods, pod_usage, listeners, excluded_ports, excluded_cidrs } = await entries(node);
-    const served = memory === 'no state file' ? 0 : 4;
+    const served = memory === 'no state file' ? 0 : 6;
     t.deepEqual(
       { pods, pod_usage, listeners, excluded_ports, excluded_cidrs },
       {

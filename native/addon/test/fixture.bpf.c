@@ -48,6 +48,31 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct net {
+	__u64 net_cookie;
+};
+struct nsproxy {
+	struct net *net_ns;
+};
+struct task_struct {
+	struct nsproxy *nsproxy;
+};
+#pragma clang attribute pop
+
+/* Writes into its packet, behind 16 bytes, the cookie of the namespace that it runs in. */
+SEC("tc")
+int on_run(struct __sk_buff *packet)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nsproxy *nsproxy = task->nsproxy;
+	__u64 *cookie = (void *)(long)packet->data + 16;
+
+	if ((void *)(cookie + 1) <= (void *)(long)packet->data_end && nsproxy)
+		*cookie = nsproxy->net_ns->net_cookie;
+	return 0;
+}
+
 /* Tells of each wanted connect() eight times over. */
 SEC("cgroup/connect4")
 int on_connect4(struct bpf_sock_addr *ctx)

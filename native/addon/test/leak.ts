@@ -46,6 +46,7 @@ function cycle(cgroupFd: number, netnsFd: number, pinned: string): void {
   addon.objectSetGlobal(object, 'wanted_port', u32(9));
   addon.objectLoad(object);
   addon.objectPrograms(object);
+  addon.programRun(object, 'on_run', new Uint8Array(32));
   const entries = addon.objectMap(object, 'entries');
   const tags = addon.objectMap(object, 'tags');
   for (let key = 0; key < 64; key++) addon.mapUpdate(entries, u32(key), new Uint8Array(8));
@@ -118,7 +119,10 @@ function dials(netnsFd: number): void {
   const outbound = pods.openOutbound(netnsFd, loopback, loopback.address);
   const inbound = pods.openInbound(netnsFd, loopback, { address: '192.0.2.1' as Address, port: 4000 });
   assert.throws(() => pods.openOutbound(netnsFd, loopback, '192.0.2.1' as Address));
+  pods.followTimeouts(outbound, inbound, undefined);
+  pods.pollTimeouts();
   for (const socket of [outbound, inbound]) socket.destroy();
+  pods.pollTimeouts();
   pods.close();
 }
 
@@ -134,7 +138,8 @@ function sockets(netnsFd: number, tags: Addon.BpfMap): void {
     backlog: 16,
   });
   const copy = addon.duplicate(listener);
-  const dialler = addon.socketOpen({ family: 4, netnsFd, storage, bind: { address: loopback, port: 0 } });
+  const options = [{ level: 6, option: 1, value: u32(1) }];
+  const dialler = addon.socketOpen({ family: 4, netnsFd, storage, options, bind: { address: loopback, port: 0 } });
   addon.socketOption(dialler, 1, 57, 8);
   addon.setSocketOption(dialler, 1, 2, u32(1));
   assert.throws(() => addon.socketOpen({ family: 6, netnsFd, bind: { address: loopback, port: 15001 } }));

@@ -23,6 +23,7 @@ type Functions =
   | 'objectLoad'
   | 'objectMap'
   | 'objectPrograms'
+  | 'programRun'
   | 'mapLookup'
   | 'mapUpdate'
   | 'mapDelete'
@@ -74,6 +75,12 @@ export const object_laws = () => [
   false satisfies Takes<Addon['objectReuseMap'], [BpfObject, string, BpfLink]>,
 ];
 
+export const run_laws = () => [
+  true satisfies Takes<Addon['programRun'], [BpfObject, string, Uint8Array]>,
+  true satisfies Takes<Addon['programRun'], [BpfObject, string, Uint8Array, number]>,
+  false satisfies Takes<Addon['programRun'], [BpfMap, string, Uint8Array]>,
+];
+
 export const map_laws = () => [
   // A missing entry cannot be forgotten.
   true satisfies Is<ReturnType<Addon['mapLookup']>, Uint8Array | undefined>,
@@ -99,6 +106,8 @@ export const socket_laws = () => [
   false satisfies Fits<{ family: 6; bind: { address: string; port: number } }, SocketOptions>,
   false satisfies Fits<{ family: 6; storage: Array<{ map: BpfLink; value: Uint8Array }> }, SocketOptions>,
   true satisfies Is<ReturnType<Addon['socketOpen']>, number>,
+  true satisfies Fits<{ family: 4; options: Array<{ level: 6; option: 1; value: Uint8Array }> }, SocketOptions>,
+  false satisfies Fits<{ family: 4; options: Array<{ level: 6; option: 1; value: number }> }, SocketOptions>,
 ];
 
 export const error_laws = () => [

@@ -22,7 +22,7 @@ enum agent_port {
 
 /* Version and bounds. Constant, so that no pod can make the kernel hold more. */
 enum limit {
-	LIMIT_SCHEMA = 1, /* version of the shapes in this file; part of the pins' path, so that two never meet */
+	LIMIT_SCHEMA = 2, /* version of the shapes in this file; part of the pins' path, so that two never meet */
 	LIMIT_PODS = 1024,
 	LIMIT_POD_ADDRESSES = 4,
 	LIMIT_WORKERS = 64,
@@ -32,8 +32,9 @@ enum limit {
 	LIMIT_EXCLUDED_CIDRS = 16384,
 	LIMIT_CGROUPS = 8192,
 	LIMIT_EVENTS_BYTES = 262144,
-	LIMIT_LISTENERS = 131072,
+	LIMIT_LISTENERS = 196608, /* LIMIT_PODS x LIMIT_WORKERS x three ports */
 	LIMIT_COUNTERS = 16384,
+	LIMIT_INQUIRIES = 32, /* in one run; what the kernel takes as a packet is a page at most */
 };
 
 struct address {
@@ -88,13 +89,25 @@ enum peer_flag {
 	PEER_HANDED = 4,	/* agent's dialling socket: the hand-over exists, so the app will see the client */
 };
 
-struct peer {
-	__u32 kind;  /* enum peer_kind */
-	__u32 flags; /* enum peer_flag */
-	struct endpoint endpoint;
-	__u32 padding;
+/* What an app has set on its socket, in the units in which the kernel keeps it. 0: it has left it to the system. */
+struct timeouts {
+	__u32 user_ms;		/* TCP_USER_TIMEOUT */
+	__u32 idle_jiffies;	/* TCP_KEEPIDLE */
+	__u32 interval_jiffies; /* TCP_KEEPINTVL */
+	__u8 probes;		/* TCP_KEEPCNT */
+	__u8 keepalive;		/* SO_KEEPALIVE: 1 if on; without it the three above mean nothing */
+	__u16 padding;
 };
-_Static_assert(sizeof(struct peer) == 32, "peer");
+_Static_assert(sizeof(struct timeouts) == 16, "timeouts");
+
+struct peer {
+	__u32 kind;		  /* enum peer_kind */
+	__u32 flags;		  /* enum peer_flag */
+	struct endpoint endpoint; /* port 0 with PEER_SPOKEN: the dialling socket's own port is shown */
+	__u32 padding;
+	struct timeouts timeouts; /* handed over with PEER_ORIGINAL: as the app's socket had them when it connected */
+};
+_Static_assert(sizeof(struct peer) == 48, "peer");
 
 /* owned (sk_storage): the agent's tag. A socket that has it is the agent's own, and only the agent can set it. */
 enum owned_role {
@@ -115,7 +128,7 @@ struct handover {
 	struct peer peer;
 	__u64 since_ns;
 };
-_Static_assert(sizeof(struct handover) == 40, "handover");
+_Static_assert(sizeof(struct handover) == 56, "handover");
 
 /* listeners (SOCKHASH): the agent's listeners of a pod, one slot per worker. */
 struct listener {
@@ -192,5 +205,24 @@ struct event {
 	struct endpoint server;
 };
 _Static_assert(sizeof(struct event) == 64, "event");
+
+/*
+ * What the agent asks of the apps' sockets, in one run of on_inquiry: a header, then up to LIMIT_INQUIRIES questions.
+ * The answers come back in their places.
+ */
+struct inquiry_header {
+	__u8 ethernet[16]; /* zero: the kernel wants to see a packet */
+	__u32 count;
+	__u32 default_idle_jiffies; /* answer: net.ipv4.tcp_keepalive_time of the caller's namespace */
+};
+_Static_assert(sizeof(struct inquiry_header) == 24, "inquiry_header");
+
+struct inquiry {
+	struct endpoint local; /* the app's end */
+	struct endpoint remote;
+	struct timeouts timeouts; /* answer */
+	__u32 found;		  /* answer: 1 if there is such a socket */
+};
+_Static_assert(sizeof(struct inquiry) == 60, "inquiry");
 
 #endif

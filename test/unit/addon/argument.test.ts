@@ -65,6 +65,14 @@ test('arguments of a wrong type or size are TypeErrors that name the argument', 
     named('bind.port'),
   );
   t.throws(() => addon.socketOpen({ family: 6, storage: [{ map, value: u64(1n) }] }), named('storage.map'));
+  const optionOf = (option: unknown) => () => addon.socketOpen({ family: 6, options: wrong([option]) });
+  t.throws(() => addon.socketOpen({ family: 6, options: wrong({}) }), named('options'));
+  t.throws(optionOf(undefined), named('options.level'));
+  t.throws(optionOf({ level: -1, option: 1, value: u32(1) }), named('options.level'));
+  t.throws(optionOf({ level: 1, option: 1.5, value: u32(1) }), named('options.option'));
+  t.throws(optionOf({ level: 1, option: 1, value: 1 }), named('options.value'));
+  t.throws(() => addon.programRun(object, 'on_run', wrong([1])), named('data'));
+  t.throws(() => addon.programRun(object, 'on_run', u64(1n), -1), named('socketFd'));
 });
 
 test('a failed call tells errno, code, call, argument and who made it', (t) => {

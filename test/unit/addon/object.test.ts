@@ -20,6 +20,7 @@ test('tells each program of a loaded object', (t) => {
     'on_connect4',
     'on_connect4_refuse',
     'on_lookup',
+    'on_run',
   ]);
   for (const program of programs) {
     t.true(program.id > 0);

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { closeSync, readdirSync, readFileSync } from 'node:fs';
 import net from 'node:net';
 import test from 'ava';
@@ -218,6 +219,79 @@ test.serial('options are set and read as bytes', (t) => {
     code: 'EBADF',
     syscall: 'setsockopt',
   });
+});
+
+test.serial(
+  'options are set before a socket binds, in their order, and inherited by what a listener accepts',
+  async (t) => {
+    const ipprotoTcp = 6;
+    const tcpNoDelay = 1;
+    const tcpUserTimeout = 18;
+    const options = [
+      { level: ipprotoTcp, option: tcpNoDelay, value: u32(1) },
+      { level: ipprotoTcp, option: tcpUserTimeout, value: u32(1) },
+      { level: ipprotoTcp, option: tcpUserTimeout, value: u32(1234) },
+      // Without it the address, which nobody has, could not be bound.
+      { level: ipprotoIp, option: 15, value: u32(1) },
+    ];
+    const dialler = open(t, { family: 4, options, bind: { address: mapped(192, 0, 2, 1), port: 0 } });
+    t.is(option(dialler, ipprotoTcp, tcpNoDelay), 1);
+    t.is(option(dialler, ipprotoTcp, tcpUserTimeout), 1234);
+    const bind = { address: mapped(127, 0, 0, 1), port: 0 };
+    const server = net.createServer().listen({ fd: addon.socketOpen({ family: 6, options, bind, backlog: 4 }) });
+    t.teardown(() => void server.close());
+    await once(server, 'listening');
+    const accepted = once(server, 'connection');
+    const client = net.connect({ host: '127.0.0.1', port: (server.address() as net.AddressInfo).port });
+    t.teardown(() => void client.destroy());
+    const [peer] = (await accepted) as [net.Socket];
+    t.teardown(() => void peer.destroy());
+    t.is(option(Reflect.get(peer, '_handle').fd, ipprotoTcp, tcpUserTimeout), 1234);
+  },
+);
+
+test.serial('an option that the kernel refuses says which, and leaves no descriptor', (t) => {
+  const count = () => readdirSync('/proc/self/fd').length;
+  const before = count();
+  const options = [{ level: solSocket, option: 9999, value: u32(1) }];
+  fails(t, () => addon.socketOpen({ family: 4, options }), {
+    code: 'ENOPROTOOPT',
+    syscall: 'setsockopt',
+    argument: '1 9999',
+  });
+  t.is(count(), before);
+});
+
+test.serial(
+  "a program is run on the caller's bytes, in the namespace of a socket, and the thread stays in its own",
+  (t) => {
+    const netns = fixture.netns();
+    const there = open(t, { family: 4, netnsFd: netns.fd });
+    const home = open(t, { family: 4 });
+    const packet = new Uint8Array(32).fill(7);
+    const run = (socketFd?: number) => addon.programRun(object, 'on_run', packet, socketFd);
+    const cookie = (answer: Uint8Array) => Buffer.from(answer.subarray(16, 24)).toString('hex');
+    t.is(cookie(run(there)), netnsCookie(there));
+    t.is(cookie(run(home)), netnsCookie(home));
+    t.is(cookie(run()), netnsCookie(home));
+    t.is(netnsCookie(open(t, { family: 4 })), netnsCookie(home));
+    t.deepEqual(run().subarray(24), packet.subarray(24));
+    t.deepEqual(packet, new Uint8Array(32).fill(7));
+    const before = readdirSync('/proc/self/fd').length;
+    for (let count = 0; count < 100; count += 1) run(there);
+    t.is(readdirSync('/proc/self/fd').length, before);
+  },
+);
+
+test.serial('a run that cannot be says why', (t) => {
+  const packet = new Uint8Array(32);
+  fails(t, () => addon.programRun(object, 'on_run', packet, 999_999), { code: 'EBADF', syscall: 'ioctl' });
+  fails(t, () => addon.programRun(object, 'on_run', new Uint8Array(1)), {
+    code: 'EINVAL',
+    syscall: 'bpf_prog_test_run',
+    argument: 'on_run',
+  });
+  fails(t, () => addon.programRun(object, 'on_nothing', packet), { code: 'ENOENT' });
 });
 
 test.serial('a duplicate is the same socket under another number', (t) => {
