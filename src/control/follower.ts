@@ -35,7 +35,11 @@ export interface FollowerOptions {
 
 type FollowerState =
   /** Has not asked to follow yet. */
-  { readonly kind: 'connected' } | { readonly kind: 'following' } | { readonly kind: 'gone' };
+  | { readonly kind: 'connected' }
+  | { readonly kind: 'following' }
+  /** Is heard no more, but reads what is on its way. */
+  | { readonly kind: 'ending' }
+  | { readonly kind: 'gone' };
 
 export class Follower {
   readonly #deps: FollowerDeps;
@@ -43,9 +47,15 @@ export class Follower {
   readonly #socket: Socket;
   #state: FollowerState = { kind: 'connected' };
   #signing = 0;
+  /**
+   * What is still to be written. A socket that was given all of it would write it in one go, and say nothing before the last
+   * of it is read; so it is given no more than it asks for, and each time that it asks, the agent has read.
+   */
+  #queue: Buffer[] = [];
+  #queuedBytes = 0;
   /** Of a complete update that has not been read to its end. */
   #allowance = 0;
-  /** Since when something has been waiting to be read. */
+  /** Since when the agent has read nothing of what waits for it. */
   #fullSince: number | undefined;
 
   constructor(socket: Socket, deps: FollowerDeps, options: FollowerOptions) {
@@ -54,20 +64,20 @@ export class Follower {
     this.#options = options;
     const reader = new LineReader(MAX_AGENT_LINE_BYTES, (line) => this.#take(line));
     socket.on('error', () => undefined);
-    socket.once('close', () => this.#setState({ kind: 'gone' }));
+    socket.once('close', () => this.#leave());
     socket.on('drain', () => {
       this.#fullSince = undefined;
-      this.#allowance = 0;
+      this.#write();
     });
     socket.on('data', (chunk: Buffer) => {
-      if (this.#state.kind === 'gone') return;
+      if (!this.#isHeard()) return;
       try {
         reader.take(chunk);
       } catch (error) {
         this.#cutOff({ error }, 'an agent said something that is not understood');
       }
     });
-    socket.once('end', () => socket.end());
+    socket.once('end', () => this.end());
   }
 
   /** Passes on what has changed, if it follows. */
@@ -84,23 +94,43 @@ export class Follower {
 
   /** Closes when what is on its way has been read, or when the agent takes too long for it. */
   end(): void {
-    this.#setState({ kind: 'gone' });
-    this.#socket.end();
+    if (!this.#isHeard()) return;
+    this.#setState({ kind: 'ending' });
+    this.#write();
     const patience = setTimeout(() => this.#socket.destroy(), this.#options.stallMs);
     patience.unref();
     this.#socket.once('close', () => clearTimeout(patience));
   }
 
   close(): void {
-    this.#setState({ kind: 'gone' });
+    this.#leave();
     this.#socket.destroy();
   }
 
+  #leave(): void {
+    this.#setState({ kind: 'gone' });
+    this.#queue = [];
+    this.#queuedBytes = 0;
+  }
+
+  #isHeard(): boolean {
+    return this.#state.kind === 'connected' || this.#state.kind === 'following';
+  }
+
   #take(line: Buffer): void {
-    if (this.#state.kind === 'gone') return;
+    if (!this.#isHeard()) return;
     const message: FromAgent = parseFromAgent(line);
-    if (message.kind === 'follow') this.#follow(message.node);
-    else void this.#sign(message.id, message.request);
+    switch (message.kind) {
+      case 'follow':
+        this.#follow(message.node);
+        break;
+      case 'sign':
+        void this.#sign(message.id, message.request);
+        break;
+      case 'bad-sign':
+        this.#send([encodeRefused(message.id, 'BAD_CSR', message.reason)]);
+        break;
+    }
   }
 
   #follow(node: string): void {
@@ -141,22 +171,36 @@ export class Follower {
   }
 
   #send(lines: readonly Buffer[]): void {
-    const socket = this.#socket;
-    if (socket.destroyed || !socket.writable) return;
-    socket.cork();
-    for (const line of lines) socket.write(line);
-    socket.uncork();
-    if (!socket.writableNeedDrain) {
-      this.#allowance = 0;
-      return;
+    if (!this.#isHeard()) return;
+    for (const line of lines) {
+      this.#queue.push(line);
+      this.#queuedBytes += line.length;
     }
-    this.#fullSince ??= this.#deps.now();
-    if (socket.writableLength > this.#allowance + this.#options.maxBufferedBytes)
+    this.#write();
+    if (this.#queuedBytes > this.#allowance + this.#options.maxBufferedBytes)
       this.#cutOff({}, 'an agent reads too slowly; it must connect again');
   }
 
+  #write(): void {
+    const socket = this.#socket;
+    if (socket.destroyed || !socket.writable) return;
+    let written = 0;
+    for (; written < this.#queue.length && !socket.writableNeedDrain; written += 1) {
+      const line = this.#queue[written];
+      if (line === undefined) break;
+      this.#queuedBytes -= line.length;
+      socket.write(line);
+    }
+    if (written > 0) this.#queue.splice(0, written);
+    if (this.#queue.length === 0) {
+      this.#allowance = 0;
+      if (this.#state.kind === 'ending') socket.end();
+    }
+    if (socket.writableNeedDrain) this.#fullSince ??= this.#deps.now();
+  }
+
   #cutOff(fields: object, why: string): void {
-    if (this.#state.kind === 'gone') return;
+    if (!this.#isHeard()) return;
     this.#deps.log.warn({ ...fields, node: this.#options.node }, why);
     this.close();
   }

@@ -2,9 +2,9 @@ export type { ControlClientDeps, ControlClientOptions, ControlListener, ControlS
 export { ControlClient } from './client.ts';
 export type { ControlErrorCode } from './errors.ts';
 export { ControlError, controlErrorCodes } from './errors.ts';
-export type { ManifestSourceDeps, ManifestSourceOptions } from './manifests/source.ts';
-export { ManifestSource } from './manifests/source.ts';
+export type { ManifestSource, ManifestSourceDeps, ManifestSourceOptions } from './manifests/source.ts';
 export { nodeSocketPath } from './node-socket.ts';
+export { openManifestSource } from './open-manifests.ts';
 export type { MeshSource, Place, Problem, ProblemReason } from './ports.ts';
 export type { ControlServerDeps, ControlServerOptions, NodeSigner, ServedMesh } from './server.ts';
 export { ControlServer } from './server.ts';

@@ -1,13 +1,5 @@
 import type { MeshUpdate } from '../mesh/index.ts';
 
-/** Lower-case DNS labels with dots: what Kubernetes allows, and safe as part of a path. */
-const NODE_NAME = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
-const MAX_NODE_NAME_CHARACTERS = 253;
-
-export function isNodeName(text: string): boolean {
-  return text.length <= MAX_NODE_NAME_CHARACTERS && NODE_NAME.test(text);
-}
-
 /** The nodes that the mesh's workloads are on. */
 export class NodeNames {
   /** Node by workload. */

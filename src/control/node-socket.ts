@@ -19,6 +19,16 @@ export function nodeSocketPath(directory: string, node: string): string {
   return join(directory, `${node}.sock`);
 }
 
+/** Its path while it is being made. */
+function unfinishedPath(directory: string, node: string): string {
+  return join(directory, `.${node}`);
+}
+
+/** Whose socket has that name in a run directory, finished or being made; empty: none has. */
+export function nodeOfSocket(name: string): string {
+  return /^\.(.+)$|^(.+)\.sock$/.exec(name)?.slice(1).join('') ?? '';
+}
+
 /** The unix socket of one node. Who can open it is that node's agent, so it is for the owner alone. */
 export class NodeSocket {
   readonly #deps: FollowerDeps;
@@ -39,7 +49,7 @@ export class NodeSocket {
   async listen(): Promise<void> {
     const { directory, node } = this.#options;
     // Made under another name and moved into place, so that nobody ever finds it with a wider mode.
-    const fresh = join(directory, `.${node}`);
+    const fresh = unfinishedPath(directory, node);
     if (Buffer.byteLength(this.#path) > MAX_SOCKET_PATH_BYTES) {
       throw new ControlError(
         'SOCKET_UNUSABLE',

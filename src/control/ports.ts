@@ -3,7 +3,10 @@ import type { MeshUpdate } from '../mesh/index.ts';
 
 /** Where the mesh is read from: a folder of manifests, or Kubernetes. */
 export interface MeshSource {
-  /** Reads everything once; from then on changes are followed. Rejects with a ControlError if there is nothing to read from. */
+  /**
+   * Begins to follow. There is no update before everything has been read without a fault once. Rejects with a ControlError if
+   * there is nothing to read from.
+   */
   start(): Promise<void>;
   /**
    * The listener is called with a complete update (at once if there is one already), then with what changes. It must not

@@ -1,10 +1,11 @@
-import { readdirSync, rmSync } from 'node:fs';
+import { lstatSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Clock, SignedCertificate, SigningRequest } from '../identity/index.ts';
 import type { MeshUpdate } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { isNodeName, NodeNames } from './node-names.ts';
-import { NodeSocket } from './node-socket.ts';
+import { NodeNames } from './node-names.ts';
+import { NodeSocket, nodeOfSocket } from './node-socket.ts';
+import { isSubdomain } from './objects/names.ts';
 import { encodeRoots, encodeUpdate } from './wire.ts';
 
 /** The CA, as it signs for agents. */
@@ -44,9 +45,6 @@ export interface ControlServerOptions {
   readonly heartbeatMs?: number;
 }
 
-/** Names of sockets, finished ones and those being made. */
-const SOCKET_NAME = /^(\..+|.+\.sock)$/;
-
 /**
  * Tells the agents what the mesh looks like and passes their requests for certificates on, over one unix socket for each
  * node that has workloads. Every update is encoded once, however many agents there are.
@@ -69,11 +67,10 @@ export class ControlServer {
     this.#roots = encodeRoots(deps.signer.roots());
   }
 
-  /** Begins to serve. What a dead process left in the directory is removed. */
+  /** Begins to serve. Nodes' sockets that a dead process left in the directory are removed. */
   start(): void {
     const { signer } = this.#deps;
-    for (const name of readdirSync(this.#options.directory))
-      if (SOCKET_NAME.test(name)) rmSync(join(this.#options.directory, name), { force: true });
+    this.#removeDeadSockets();
     signer.onRoots((roots) => {
       this.#roots = encodeRoots(roots);
       this.#tell([this.#roots]);
@@ -101,6 +98,14 @@ export class ControlServer {
     this.#sockets.clear();
   }
 
+  #removeDeadSockets(): void {
+    const { directory } = this.#options;
+    for (const name of readdirSync(directory)) {
+      const path = join(directory, name);
+      if (isSubdomain(nodeOfSocket(name)) && lstatSync(path).isSocket()) rmSync(path, { force: true });
+    }
+  }
+
   #beatLater(): void {
     this.#heartbeat = this.#deps.clock.after(this.#options.heartbeatMs ?? 5_000, () => {
       for (const socket of this.#sockets.values()) socket.beat();
@@ -124,7 +129,7 @@ export class ControlServer {
 
   async #open(node: string): Promise<void> {
     const { log } = this.#deps;
-    if (!isNodeName(node)) {
+    if (!isSubdomain(node)) {
       if (!this.#unusable.has(node))
         log.error({ node }, 'a workload names a node that is no Kubernetes name; that node gets no socket');
       this.#unusable.add(node);

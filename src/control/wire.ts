@@ -46,7 +46,9 @@ export type SignFailure =
 
 export type FromAgent =
   | { readonly kind: 'follow'; readonly node: string }
-  | { readonly kind: 'sign'; readonly id: number; readonly request: SigningRequest };
+  | { readonly kind: 'sign'; readonly id: number; readonly request: SigningRequest }
+  /** A `sign` that can only be answered with BAD_CSR. */
+  | { readonly kind: 'bad-sign'; readonly id: number; readonly reason: string };
 
 export type FromControl =
   | { readonly kind: 'update'; readonly update: MeshUpdate; readonly more: boolean }
@@ -207,10 +209,17 @@ const signMessage = z
     }),
   );
 
-/** Reads one line of an agent's. @throws SyntaxError it is not understood */
+/** So much of a `sign` as it takes to answer it. */
+const signHead = z.object({ id, method: z.literal('sign') });
+
+/** Reads one line of an agent's. @throws SyntaxError it is not understood, not even enough to be answered */
 export function parseFromAgent(line: Buffer): FromAgent {
   const value = parseObject(line);
-  return understood('follow' in value ? followMessage.safeParse(value) : signMessage.safeParse(value));
+  if ('follow' in value) return understood(followMessage.safeParse(value));
+  const read = signMessage.safeParse(value);
+  const head = signHead.safeParse(value);
+  if (read.success || !head.success) return understood(read);
+  return { kind: 'bad-sign', id: head.data.id, reason: reasonOf(read.error) };
 }
 
 /** Reads one line of a control process's. @throws SyntaxError it is not understood */
@@ -234,8 +243,11 @@ function parseObject(line: Buffer): object {
 
 function understood<T>(result: z.ZodSafeParseResult<T>): T {
   if (result.success) return result.data;
-  const [issue] = result.error.issues;
-  throw new SyntaxError(issue === undefined ? 'not understood' : `${issue.path.join('.')}: ${issue.message}`);
+  throw new SyntaxError(reasonOf(result.error));
+}
+
+function reasonOf({ issues: [issue] }: z.ZodError): string {
+  return issue === undefined ? 'not understood' : `${issue.path.join('.')}: ${issue.message}`;
 }
 
 export function encodeFollow(node: string): Buffer {

@@ -321,10 +321,20 @@ export class CertificateStore {
       const certificate = { ...state.certificate, roots };
       this.#setState(entry, { ...state, certificate });
       this.#announce({ kind: 'issued', certificate });
-      if (state.kind === 'renewing' || leadsToRoot(certificate, roots, this.#clock.now())) continue;
+      // A listener has told of another bundle, and every certificate has that by now.
+      if (this.#bundle !== bundle) return;
+      if (leadsToRoot(certificate, roots, this.#clock.now())) continue;
       this.#log.warn({ identity: entry.identity }, 'the root of a certificate is trusted no longer; it is renewed');
-      this.#renew(entry, { ...state, certificate }, 'warm-up');
+      this.#renewInHaste(entry, { ...state, certificate });
     }
+  }
+
+  /** Nobody accepts the certificate any more, so a renewal that has failed before must not wait for its turn. */
+  #renewInHaste(entry: Entry, state: WithCertificate): void {
+    // An attempt under way may still be answered under the old root: then the next one is not far either.
+    entry.failures = 0;
+    if (!this.#queue.has(entry)) this.#renew(entry, state, 'warm-up');
+    else this.#queue.add(entry, 'warm-up');
   }
 }
 

@@ -1,95 +1,56 @@
-import { webcrypto } from 'node:crypto';
-import { parseSpiffeId, type SpiffeId } from '../mesh/index.ts';
+import { generateKeyPair, sign } from 'node:crypto';
+import { promisify } from 'node:util';
+import type { SpiffeId } from '../mesh/index.ts';
+import * as der from './der.ts';
 import { IdentityError } from './errors.ts';
-import {
-  KEY_ALGORITHM,
-  PemConverter,
-  Pkcs10CertificateRequest,
-  Pkcs10CertificateRequestGenerator,
-  SIGNATURE_ALGORITHM,
-  SUBJECT_ALTERNATIVE_NAME,
-  SubjectAlternativeNameExtension,
-} from './x509.ts';
+import { encodePem } from './pem.ts';
 
-/** Longest CSR that is looked at. One of ours is about 400 characters; RSA keys and long names do not need more. */
-const MAX_CSR_CHARACTERS = 8192;
-const CSR_BLOCK = /^\s*-----BEGIN CERTIFICATE REQUEST-----([\w+/=\s]+)-----END CERTIFICATE REQUEST-----\s*$/;
-/** Object identifier of the attribute that holds the extensions asked for. */
-const EXTENSION_REQUEST = '1.2.840.113549.1.9.14';
-/** What can stand in a certificate's URI: other characters would not survive the encoding as they are. */
+const makeKeys = promisify(generateKeyPair);
+
+/** What can stand in a certificate's URI as it is. */
 const PRINTABLE = /^[!-~]+$/;
-const CURVES: ReadonlySet<string> = new Set(['P-256', 'P-384', 'P-521']);
-const HASHES: ReadonlySet<string> = new Set(['SHA-256', 'SHA-384', 'SHA-512']);
+const ECDSA_WITH_SHA256 = der.objectIdentifier('1.2.840.10045.4.3.2');
+/** The attribute that holds the extensions asked for. */
+const EXTENSION_REQUEST = der.objectIdentifier('1.2.840.113549.1.9.14');
+const SUBJECT_ALTERNATIVE_NAME = der.objectIdentifier('2.5.29.17');
+/** Of the kinds of alternative names. */
+const URI = 6;
 
 /**
  * Makes a new key and asks for a certificate for it (wire contract, section 3.3): ECDSA P-256 with SHA-256, empty
  * subject, one subject alternative name.
  *
  * @returns the private key (PKCS#8) and the CSR (PKCS#10), both PEM
+ * @throws IdentityError BAD_CSR: no certificate can hold the identity
  */
 export async function makeSigningRequest(identity: SpiffeId): Promise<{ key: string; csr: string }> {
-  const keys = await webcrypto.subtle.generateKey(KEY_ALGORITHM, true, ['sign', 'verify']);
-  const csr = await Pkcs10CertificateRequestGenerator.create({
-    keys,
-    signingAlgorithm: SIGNATURE_ALGORITHM,
-    // Critical, because the subject is empty (RFC 5280, section 4.2.1.6).
-    extensions: [new SubjectAlternativeNameExtension([{ type: 'url', value: identity }], true)],
+  if (!PRINTABLE.test(identity))
+    throw new IdentityError('BAD_CSR', `${JSON.stringify(identity)} has characters that no certificate can hold`);
+  const { publicKey, privateKey: key } = await makeKeys('ec', {
+    namedCurve: 'P-256',
+    publicKeyEncoding: { type: 'spki', format: 'der' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
   });
-  const key = PemConverter.encode(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey), 'PRIVATE KEY');
-  return { key, csr: csr.toString('pem') };
+  const asked = requestInfo(publicKey, identity);
+  const signature = sign('sha256', asked, key);
+  return {
+    key,
+    csr: encodePem(
+      'CERTIFICATE REQUEST',
+      der.sequence(asked, der.sequence(ECDSA_WITH_SHA256), der.bitString(signature)),
+    ),
+  };
 }
 
-/**
- * Holds a CSR to what we sign: an ECDSA key, P-256 or stronger, that signed it with SHA-256 or stronger, and exactly
- * one name, the identity. Whatever else it asks for is not looked at, and not given.
- *
- * @returns the public key to certify
- * @throws IdentityError BAD_CSR
- */
-export async function readSigningRequest(
-  csr: string,
-  identity: SpiffeId,
-): Promise<Pkcs10CertificateRequest['publicKey']> {
-  if (csr.length > MAX_CSR_CHARACTERS) throw badCsr(`is longer than ${MAX_CSR_CHARACTERS} characters`);
-  if (parseSpiffeId(identity) === undefined || !PRINTABLE.test(identity))
-    throw badCsr(`is for ${JSON.stringify(identity)}, which is no SPIFFE id`);
-  let request: Pkcs10CertificateRequest;
-  let names: readonly { type: string; value: string }[];
-  let signed: boolean;
-  try {
-    request = new Pkcs10CertificateRequest(Buffer.from(CSR_BLOCK.exec(csr)?.[1] ?? '', 'base64'));
-    names = namesOf(request);
-    requireStrength(request);
-    signed = await request.verify();
-  } catch (cause) {
-    if (cause instanceof IdentityError) throw cause;
-    throw badCsr('is not understood', cause);
-  }
-  if (names.length !== 1 || names[0]?.type !== 'url' || names[0].value !== identity) {
-    throw badCsr(`must have exactly one subject alternative name, the URI ${identity}`);
-  }
-  if (!signed) throw badCsr('is not signed by its own key');
-  return request.publicKey;
+/** CertificationRequestInfo (RFC 2986, section 4.1): version, subject, key, attributes. */
+function requestInfo(publicKey: Uint8Array, identity: SpiffeId): Buffer {
+  const extensions = der.sequence(alternativeName(identity));
+  const attribute = der.sequence(EXTENSION_REQUEST, der.set(extensions));
+  return der.sequence(der.smallInteger(0), der.sequence(), publicKey, der.contextSpecific(0, attribute, true));
 }
 
-/** Every name asked for; none if it asks for extensions twice. */
-function namesOf(request: Pkcs10CertificateRequest): readonly { type: string; value: string }[] {
-  if (request.attributes.filter(({ type }) => type === EXTENSION_REQUEST).length !== 1) return [];
-  return request.extensions
-    .filter(({ type }) => type === SUBJECT_ALTERNATIVE_NAME)
-    .flatMap(({ rawData }) => new SubjectAlternativeNameExtension(rawData).names.items);
-}
-
-function requireStrength(request: Pkcs10CertificateRequest): void {
-  const key: { name: string; namedCurve?: string } = request.publicKey.algorithm;
-  if (key.name !== 'ECDSA' || !CURVES.has(key.namedCurve ?? '')) {
-    throw badCsr('must have an ECDSA key on P-256, P-384 or P-521');
-  }
-  if (!HASHES.has(request.signatureAlgorithm.hash.name)) {
-    throw badCsr('must be signed with SHA-256, SHA-384 or SHA-512');
-  }
-}
-
-function badCsr(fault: string, cause?: unknown): IdentityError {
-  return new IdentityError('BAD_CSR', `the certificate signing request ${fault}`, { cause });
+/** Critical, because the subject is empty (RFC 5280, section 4.2.1.6). */
+function alternativeName(identity: SpiffeId): Buffer {
+  const names = der.sequence(der.contextSpecific(URI, Buffer.from(identity, 'latin1'), false));
+  return der.sequence(SUBJECT_ALTERNATIVE_NAME, der.trueValue(), der.octetString(names));
 }

@@ -2,17 +2,16 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { type Certificate, parseSpiffeId, type SpiffeId } from '../mesh/index.ts';
 import { IdentityError } from './errors.ts';
-import {
-  ExtendedKeyUsage,
-  X509Certificate as ReadableCertificate,
-  SUBJECT_ALTERNATIVE_NAME,
-  SubjectAlternativeNameExtension,
-  splitCertificates,
-} from './x509.ts';
+import { splitCertificates } from './pem.ts';
+
+/** Extended key usages. */
+const SERVER_AUTH = '1.3.6.1.5.5.7.3.1';
+const CLIENT_AUTH = '1.3.6.1.5.5.7.3.2';
 
 /** More intermediates than anybody has; bounds what a CA can make us hold and check. */
 const MAX_CHAIN = 8;
 const MAX_ROOTS = 64;
+const MAX_NAME_SHOWN = 256;
 
 /**
  * The certificate that the answer makes, if all is well with it: the leaf is for the identity and our key, may serve and
@@ -39,7 +38,7 @@ export function acceptCertificate(
   }
   if (!leaf.checkPrivateKey(createPrivateKey(asked.key))) throw badResponse('is for another key than ours');
   const usages: readonly string[] = leaf.keyUsage ?? [];
-  if (!usages.includes(ExtendedKeyUsage.serverAuth) || !usages.includes(ExtendedKeyUsage.clientAuth)) {
+  if (!usages.includes(SERVER_AUTH) || !usages.includes(CLIENT_AUTH)) {
     throw badResponse('does not allow both to serve and to call');
   }
   const fault = pathFault(chain, roots.map(parse), now);
@@ -101,12 +100,27 @@ function isIssuer(issuer: X509Certificate, certificate: X509Certificate): boolea
   return issuer.ca && certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey);
 }
 
-function spiffeIdsOf(leaf: X509Certificate): string[] {
-  const extension = new ReadableCertificate(leaf.raw).getExtension(SUBJECT_ALTERNATIVE_NAME);
-  if (extension === null) return [];
-  return new SubjectAlternativeNameExtension(extension.rawData).names.items
-    .filter(({ type, value }) => type === 'url' && parseSpiffeId(value) !== undefined)
-    .map(({ value }) => value);
+/**
+ * Node writes the names as `TYPE:name, TYPE:name`. A name with a character that could deceive is written as a JSON string in
+ * which commas are escaped, so that the separator never is part of a name.
+ */
+function spiffeIdsOf({ subjectAltName = '' }: X509Certificate): string[] {
+  return subjectAltName
+    .split(', ')
+    .filter((entry) => entry.startsWith('URI:'))
+    .map((entry) => readName(entry.slice('URI:'.length)))
+    .filter((name) => parseSpiffeId(name) !== undefined);
+}
+
+function readName(text: string): string {
+  if (!text.startsWith('"')) return text;
+  try {
+    const name: unknown = JSON.parse(text);
+    if (typeof name === 'string') return name;
+  } catch {
+    // Said below.
+  }
+  throw badResponse(`has a name that is not understood: ${text.slice(0, MAX_NAME_SHOWN)}`);
 }
 
 function withoutRoots(chain: readonly string[], roots: readonly string[]): readonly string[] {

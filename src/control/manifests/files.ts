@@ -77,22 +77,21 @@ export class ManifestFiles {
   /**
    * Reads the touched files that are due.
    *
-   * @param isFirst they are taken as they are, whether at rest or not
    * @returns whether anything is in force now, or wrong, that was not before
    */
-  async read(clock: () => number, isFirst = false): Promise<boolean> {
-    const due = [...this.#touched].filter(([, { dueMs }]) => isFirst || dueMs <= clock());
+  async read(clock: () => number): Promise<boolean> {
+    const due = [...this.#touched].filter(([, { dueMs }]) => dueMs <= clock());
     let hasChanged = false;
     while (due.length > 0) {
       const some = due.splice(0, PARALLEL);
-      const outcomes = await Promise.all(some.map(([path, touched]) => this.#readOne(path, touched, clock, isFirst)));
+      const outcomes = await Promise.all(some.map(([path, touched]) => this.#readOne(path, touched, clock)));
       hasChanged ||= outcomes.includes(true);
     }
     return hasChanged;
   }
 
-  async #readOne(path: string, touched: TouchedFile, clock: () => number, isFirst: boolean): Promise<boolean> {
-    const outcome = await this.#look(path, isFirst);
+  async #readOne(path: string, touched: TouchedFile, clock: () => number): Promise<boolean> {
+    const outcome = await this.#look(path);
     // Touched again meanwhile: what was read may be half of it.
     if (this.#touched.get(path) !== touched) return false;
     if (outcome.kind === 'busy') {
@@ -100,7 +99,7 @@ export class ManifestFiles {
       return false;
     }
     const restMs = touched.sinceMs + outcome.quiet * this.#debounceMs;
-    if (!isFirst && restMs > clock()) {
+    if (restMs > clock()) {
       this.#touched.set(path, { ...touched, dueMs: restMs });
       return false;
     }
@@ -108,14 +107,14 @@ export class ManifestFiles {
     return this.#accept(path, outcome);
   }
 
-  async #look(path: string, isFirst: boolean): Promise<Outcome> {
+  async #look(path: string): Promise<Outcome> {
     const last = this.#known.get(path);
     try {
       const before = await versionOf(path);
       if (before === undefined || before === last?.version)
         return { kind: 'known', quiet: QUIET, isFile: before !== undefined };
       const text = await readFile(path, 'utf8');
-      if ((await versionOf(path)) !== before && !isFirst) return { kind: 'busy' };
+      if ((await versionOf(path)) !== before) return { kind: 'busy' };
       if (text === last?.text) return { kind: 'text', quiet: QUIET, version: before, text, manifest: last.manifest };
       const manifest = parseManifest(text, last?.manifest);
       return { kind: 'text', quiet: quietFor(last?.text, text, manifest), version: before, text, manifest };

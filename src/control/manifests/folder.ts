@@ -38,7 +38,7 @@ export class ManifestFolder {
   /** Folders that are to be looked at; one at a time is. */
   readonly #wanted = new Set<string>();
   #looking: Promise<void> | undefined;
-  #fault: string | undefined;
+  readonly #faults = new Map<string, string>();
   #isClosed = false;
 
   constructor(deps: ManifestFolderDeps, root: string) {
@@ -46,9 +46,9 @@ export class ManifestFolder {
     this.#root = root;
   }
 
-  /** Why the folder itself cannot be read now. What was found before is kept then. */
-  get fault(): string | undefined {
-    return this.#fault;
+  /** Folders that cannot be read now, and why. What was found in them before is kept then. */
+  get faults(): ReadonlyMap<string, string> {
+    return this.#faults;
   }
 
   /** Looks through all of it, whatever has been watched so far. */
@@ -93,7 +93,7 @@ export class ManifestFolder {
       for (const folder of last?.folders ?? []) if (!found.folders.has(folder)) this.#forget(folder);
       for (const file of found.files) this.#deps.seen(file);
       for (const folder of found.folders) await this.#walk(folder, [...above, id]);
-      if (path === this.#root) this.#fault = undefined;
+      this.#faults.delete(path);
     } catch (error) {
       this.#fail(path, error);
     }
@@ -114,12 +114,12 @@ export class ManifestFolder {
   /** A folder that is gone takes its files away; one that cannot be read keeps them, and so does the root. */
   #fail(path: string, error: unknown): void {
     const isGone = codeOf(error) === 'ENOENT' || codeOf(error) === 'ENOTDIR';
-    if (path === this.#root) this.#fault = messageOf(error);
-    else if (isGone) this.#forget(path);
-    else this.#deps.log.warn({ directory: path, error }, 'a folder of manifests cannot be read');
+    if (isGone && path !== this.#root) this.#forget(path);
+    else this.#faults.set(path, messageOf(error));
   }
 
   #forget(path: string): void {
+    this.#faults.delete(path);
     const gone = this.#watched.get(path);
     if (gone === undefined) return;
     gone.watcher?.close();

@@ -15,7 +15,7 @@ export const QUIET_IF_GONE = QUIET_IF_CUT;
 
 /** @param last the last good text of that file */
 export function quietFor(last: string | undefined, text: string, parsed: ParsedManifest): number {
-  if (parsed.issues.length > 0 || (text === '' && last !== undefined && last !== '')) return QUIET_IF_BROKEN;
+  if (parsed.issues.length > 0 || (text === '' && last !== '')) return QUIET_IF_BROKEN;
   return isCut(last, text) ? QUIET_IF_CUT : QUIET;
 }
 

@@ -34,7 +34,12 @@ type SourceState =
   | { readonly kind: 'reading' }
   | { readonly kind: 'closed' };
 
-/** A folder of ordinary Kubernetes YAML as source of the mesh. An edit is in force within 100 ms. */
+/**
+ * A folder of ordinary Kubernetes YAML as source of the mesh. An edit is in force within 100 ms.
+ *
+ * The first update is of everything or is not made: what is missing from a complete update, agents take for gone, and pass
+ * its traffic on in the clear. So nothing is told before every file has been at rest and good once.
+ */
 export class ManifestSource implements MeshSource {
   readonly #log: Log;
   readonly #options: ManifestSourceOptions;
@@ -49,7 +54,9 @@ export class ManifestSource implements MeshSource {
   #duplicates: readonly Problem[] = [];
   /** Problems that the log has told of. */
   #told: ReadonlySet<string> = new Set();
-  #toldFault: string | undefined;
+  #toldFaults = '';
+  /** It has been said that nothing is told yet, and why. */
+  #saidItWaits = false;
   /** Kinds that the log has told of. */
   readonly #foreign = new Set<string>();
 
@@ -70,20 +77,23 @@ export class ManifestSource implements MeshSource {
     );
   }
 
-  /** @throws ControlError MANIFESTS_UNREADABLE: there is no such folder */
+  /**
+   * Begins to follow the folder; the first update comes once every file is good.
+   *
+   * @throws ControlError MANIFESTS_UNREADABLE: there is no such folder
+   */
   async start(): Promise<void> {
     if (this.#state.kind !== 'new') return;
     this.#setState({ kind: 'starting' });
     await requireFolder(this.#options.directory);
     await this.#folder.look();
-    const { fault } = this.#folder;
+    const fault = this.#folder.faults.get(this.#options.directory);
     if (fault !== undefined) throw new ControlError('MANIFESTS_UNREADABLE', `there are no manifests to read: ${fault}`);
-    await this.#files.read(now, true);
     if (this.#isClosed()) return;
     this.#setState({ kind: 'idle' });
     this.#looks = setInterval(() => void this.#look(), this.#options.lookMs ?? 10_000);
     this.#looks.unref();
-    this.#rebuild();
+    this.#begin();
     this.#schedule(this.#files.dueMs);
   }
 
@@ -114,7 +124,9 @@ export class ManifestSource implements MeshSource {
 
   async #look(): Promise<void> {
     await this.#folder.look();
-    if (!this.#isClosed() && this.#folder.fault !== this.#toldFault) this.#report();
+    if (this.#isClosed()) return;
+    if (this.#mesh === undefined) this.#begin();
+    else if (faultsText(this.#folder) !== this.#toldFaults) this.#report();
   }
 
   /** Waits until a file is due, unless another is due before. */
@@ -133,8 +145,24 @@ export class ManifestSource implements MeshSource {
     const hasChanged = await this.#files.read(now);
     if (this.#isClosed()) return;
     this.#setState({ kind: 'idle' });
-    if (hasChanged) this.#rebuild();
+    if (this.#mesh === undefined) this.#begin();
+    else if (hasChanged) this.#rebuild();
     this.#schedule(this.#files.dueMs);
+  }
+
+  /** The first build, if all is well with every file. */
+  #begin(): void {
+    this.#report();
+    if (this.#problems.length === 0) {
+      if (this.#files.dueMs === undefined) this.#rebuild();
+    } else if (!this.#saidItWaits) {
+      this.#saidItWaits = true;
+      const { directory } = this.#options;
+      this.#log.error(
+        { directory, problems: this.#problems.length },
+        'no agent is told of the mesh, each keeps what it knows, until what is wrong with the manifests has been mended',
+      );
+    }
   }
 
   #rebuild(): void {
@@ -159,17 +187,18 @@ export class ManifestSource implements MeshSource {
   /** Gathers what is wrong now, and logs what was not wrong before. */
   #report(): void {
     const { directory } = this.#options;
-    this.#toldFault = this.#folder.fault;
+    const level = this.#mesh === undefined ? 'error' : 'warn';
+    this.#toldFaults = faultsText(this.#folder);
     const files = this.#files.files();
     this.#problems = [
-      ...this.#folderProblems(),
+      ...folderProblems(this.#folder),
       ...files.flatMap(fileProblems),
       ...this.#duplicates,
       ...findingProblems(this.#mesh?.findings ?? [], files),
     ];
     const texts = new Map(this.#problems.map((problem) => [formatProblem(problem), problem]));
     for (const [text, { reason, object, field, place }] of texts)
-      if (!this.#told.has(text)) this.#log.warn({ reason, object, field, ...place }, text);
+      if (!this.#told.has(text)) this.#log[level]({ reason, object, field, ...place }, text);
     if (this.#told.size > 0 && texts.size === 0)
       this.#log.info({ directory }, 'nothing is wrong with the manifests any more');
     this.#told = new Set(texts.keys());
@@ -184,13 +213,20 @@ export class ManifestSource implements MeshSource {
         this.#log.debug({ file: path, kind }, 'a kind that the mesh is not built of is left out');
       }
   }
+}
 
-  #folderProblems(): readonly Problem[] {
-    const { fault } = this.#folder;
-    if (fault === undefined) return [];
-    const text = `The manifests in ${this.#options.directory} cannot be read, what was read before stays: ${fault}.`;
-    return [{ reason: 'unreadable', text, object: undefined, field: undefined, place: undefined }];
-  }
+function folderProblems({ faults }: ManifestFolder): readonly Problem[] {
+  return [...faults].map(([path, fault]) => ({
+    reason: 'unreadable',
+    text: `The manifests in ${path} cannot be read, what was read before stays: ${fault}.`,
+    object: undefined,
+    field: undefined,
+    place: undefined,
+  }));
+}
+
+function faultsText({ faults }: ManifestFolder): string {
+  return [...faults].flat().join('\n');
 }
 
 function now(): number {

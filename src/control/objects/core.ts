@@ -1,10 +1,24 @@
 /** Kubernetes' own objects, as far as the mesh is built of them. What is not named here is not looked at. */
 import { z } from 'zod';
 import { parseAddress } from '../../mesh/index.ts';
-import { address, clusterMetadata, flag, list, metadata, optional, port, protocol, text, texts } from './fields.ts';
+import {
+  address,
+  clusterMetadata,
+  flag,
+  label,
+  list,
+  metadata,
+  optional,
+  port,
+  protocol,
+  subdomain,
+  subdomainOrNone,
+  text,
+  texts,
+} from './fields.ts';
 import { meshConfigText } from './mesh-config.ts';
 
-export const namespace = z.object({ kind: z.literal('Namespace'), metadata: clusterMetadata });
+export const namespace = z.object({ kind: z.literal('Namespace'), metadata: clusterMetadata.extend({ name: label }) });
 export type Namespace = z.output<typeof namespace>;
 
 export const node = z.object({ kind: z.literal('Node'), metadata: clusterMetadata });
@@ -28,11 +42,11 @@ export const pod = z.object({
   metadata: metadata.extend({
     generateName: text,
     deletionTimestamp: text,
-    ownerReferences: list(z.object({ kind: z.string(), name: z.string(), controller: flag })),
+    ownerReferences: list(z.object({ kind: z.string(), name: subdomain, controller: flag })),
   }),
   spec: z.object({
-    nodeName: text,
-    serviceAccountName: text,
+    nodeName: subdomainOrNone,
+    serviceAccountName: subdomainOrNone,
     hostNetwork: flag,
     containers: list(container),
     initContainers: list(container),
@@ -52,7 +66,7 @@ const clusterIp = z.union([z.enum(['None', '']), address], 'is not an IP address
 
 export const service = z.object({
   kind: z.literal('Service'),
-  metadata,
+  metadata: metadata.extend({ name: label }),
   spec: z.object({
     type: text,
     clusterIP: optional(clusterIp),

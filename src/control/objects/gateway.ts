@@ -1,6 +1,7 @@
 /** Gateway API objects: waypoints. */
 import { z } from 'zod';
 import { clusterMetadata, list, metadata, optional, port, text, texts } from './fields.ts';
+import { isHostname } from './names.ts';
 
 const labelSelector = z.object({
   matchLabels: texts,
@@ -36,7 +37,18 @@ export const gateway = z.object({
       }),
     ),
   }),
-  status: optional(z.object({ addresses: list(z.object({ type: text, value: text })) })),
+  status: optional(
+    z.object({
+      addresses: list(
+        z
+          .object({ type: text, value: text })
+          .refine(({ type, value }) => type !== 'Hostname' || value === '' || isHostname(value), {
+            error: 'must be a hostname',
+            path: ['value'],
+          }),
+      ),
+    }),
+  ),
 });
 export type Gateway = z.output<typeof gateway>;
 

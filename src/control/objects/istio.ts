@@ -1,26 +1,57 @@
 /** Istio's objects (networking.istio.io), as far as the mesh is built of them. */
 import { z } from 'zod';
 import { type Address, type Cidr, parseAddress, parseCidr } from '../../mesh/index.ts';
-import { address, list, metadata, optional, port, protocol, text, texts } from './fields.ts';
+import {
+  address,
+  labels,
+  labelValueOrNone,
+  list,
+  metadata,
+  optional,
+  port,
+  protocol,
+  subdomainOrNone,
+  text,
+  texts,
+} from './fields.ts';
+import { isHostname, isLabelValue, isSubdomain } from './names.ts';
+
+/** What a name that a certificate may hold is at most. */
+const MAX_NAME = 2048;
+const VISIBLE = /^[!-~]+$/;
+/** Annotation: the WorkloadGroup that a WorkloadEntry is called after. */
+const GROUP = 'istio.io/autoRegistrationGroup';
 
 const workloadEntrySpec = z.object({
   /** An IP address, a DNS name, or `unix://`. */
-  address: text,
+  address: text.refine(
+    (value) => value === '' || value.startsWith('unix://') || parseAddress(value) !== undefined || isHostname(value),
+    'must be an IP address, a hostname, or unix:// and a path',
+  ),
   ports: z
     .record(z.string(), port)
     .nullish()
     .transform((value): Readonly<Record<string, number>> => value ?? {}),
-  labels: texts,
-  network: text,
-  locality: text,
+  labels,
+  network: labelValueOrNone,
+  /** Region, zone and subzone, which are values of labels on a node. */
+  locality: text.refine(
+    (value) => value.split('/').every(isLabelValue),
+    'must be region/zone/subzone, each of letters, digits, -, _ and ., at most 63',
+  ),
   weight: optional(z.int().min(0, 'must not be negative')),
-  serviceAccount: text,
+  serviceAccount: subdomainOrNone,
 });
 export type WorkloadEntrySpec = z.output<typeof workloadEntrySpec>;
 
 export const workloadEntry = z.object({
   kind: z.literal('WorkloadEntry'),
-  metadata,
+  metadata: metadata.extend({
+    annotations: texts.refine(({ [GROUP]: group = '' }) => group === '' || isSubdomain(group), {
+      error: 'must be the name of a WorkloadGroup',
+      path: [GROUP],
+    }),
+  }),
   spec: workloadEntrySpec,
 });
 export type WorkloadEntry = z.output<typeof workloadEntry>;
@@ -39,7 +70,7 @@ const addressOrBlock = z
 
 const host = z
   .string()
-  .regex(/^(\*\.)?[^/*\s]+$/, 'must be a hostname, or a wildcard such as *.example.com')
+  .refine((value) => isHostname(value.replace(/^\*\./, '')), 'must be a hostname, or a wildcard such as *.example.com')
   .transform((value) => value.toLowerCase());
 
 export const serviceEntry = z.object({
@@ -55,7 +86,7 @@ export const serviceEntry = z.object({
       .transform((value) => value ?? 'NONE'),
     endpoints: list(workloadEntrySpec),
     workloadSelector: optional(z.object({ labels: texts })),
-    subjectAltNames: list(z.string()),
+    subjectAltNames: list(z.string().max(MAX_NAME, 'is too long').regex(VISIBLE, 'must be of visible characters')),
   }),
   status: optional(z.object({ addresses: list(z.object({ value: address, host: text })) })),
 });

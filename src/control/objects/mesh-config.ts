@@ -1,11 +1,7 @@
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { cidr, list, optional, port } from './fields.ts';
+import { cidr, label, labelValue, list, optional, port, subdomain } from './fields.ts';
 import { fieldsOf, lineOf, sayIssue } from './issue.ts';
-
-const name = z
-  .string()
-  .regex(/^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$/, 'must be a name of lower-case letters, digits, - and .');
 
 /**
  * Settings of the whole mesh: `mesh.yaml` in the ConfigMap `culvert` of the root namespace. Unlike in Kubernetes' objects,
@@ -13,15 +9,15 @@ const name = z
  */
 const meshConfig = z.strictObject({
   /** Default: cluster.local. */
-  trustDomain: optional(name),
+  trustDomain: optional(subdomain),
   /** Default: cluster.local. */
-  clusterDomain: optional(name),
+  clusterDomain: optional(subdomain),
   /** Where settings and policies of the whole mesh are. Default: istio-system. */
-  rootNamespace: optional(name),
+  rootNamespace: optional(label),
   /** Default: what the label `topology.istio.io/network` of the root namespace says, else empty. */
-  network: optional(z.string()),
+  network: optional(labelValue),
   /** Default: Kubernetes. */
-  clusterId: optional(z.string().regex(/^[^/]+$/, 'must not be empty or have a /')),
+  clusterId: optional(z.string().regex(/^[-\w.]{1,253}$/, 'must be letters, digits, -, _ and ., at most 253')),
   /** Who finds a ServiceEntry (wire contract, section 12.5). Default: public. */
   serviceEntryVisibility: optional(z.enum(['public', 'namespace', 'none'])),
   /** How two pods of one node talk. Default: kernel. */

@@ -11,7 +11,6 @@
  *    handshakes may fail until they are.
  */
 import type { Log } from '../../telemetry/index.ts';
-import { readSigningRequest } from '../csr.ts';
 import { IdentityError } from '../errors.ts';
 import type {
   CertificateAuthority,
@@ -21,8 +20,12 @@ import type {
   SignedCertificate,
   SigningRequest,
 } from '../ports.ts';
-import { type Issuer, makeIntermediate, makeLeaf } from './issue.ts';
+import type { Issuer } from './issue.ts';
 import { addRoot, prepareDirectory, type Root, readRoots } from './root-files.ts';
+
+/** Loaded when there is a CA, so that an agent, which has none, does without (docs/decisions/0009). */
+const loadIssuing = () => import('./issue.ts');
+const loadReading = () => import('./request.ts');
 
 const DEFAULT_VALIDITY_SECONDS = 86_400;
 /** Of one change in the directory there are several hints, the first of them while it is still going on. */
@@ -99,6 +102,8 @@ export class BuiltInCa {
     }
     ca.#take(roots);
     ca.#signingRoot();
+    // Or the first to ask would wait for it.
+    await Promise.all([loadIssuing(), loadReading()]);
     ca.#watch = deps.directories.watch(directory, () => ca.#settle());
     ca.#lookLater();
     return ca;
@@ -114,6 +119,7 @@ export class BuiltInCa {
       log.warn({ node, identity }, 'a certificate was refused: the node has no pod of that identity');
       throw new IdentityError('REFUSED', 'request impersonation authentication failure');
     }
+    const [{ makeLeaf }, { readSigningRequest }] = await Promise.all([loadIssuing(), loadReading()]);
     const key = await readSigningRequest(csr, identity);
     const issuer = await this.#issuer();
     const leaf = await makeLeaf(issuer, identity, key, this.#lifetimeMs(validitySeconds), clock.now());
@@ -191,7 +197,7 @@ export class BuiltInCa {
       // Somebody else who waited may have begun with the next.
       if (this.#intermediate !== current) return await this.#issuer();
     }
-    const made = makeIntermediate(root, clock.now());
+    const made = loadIssuing().then(({ makeIntermediate }) => makeIntermediate(root, clock.now()));
     this.#intermediate = { root: root.fingerprint, made };
     log.info(
       { file: root.file, until: new Date(root.notAfter).toISOString() },

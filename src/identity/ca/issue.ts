@@ -1,7 +1,7 @@
 /** Makes the built-in CA's certificates: root, intermediate, leaf. */
 import { randomBytes, webcrypto } from 'node:crypto';
 import type { SpiffeId } from '../../mesh/index.ts';
-import type { readSigningRequest } from '../csr.ts';
+import type { readSigningRequest } from './request.ts';
 import {
   AuthorityKeyIdentifierExtension,
   BasicConstraintsExtension,
@@ -17,7 +17,7 @@ import {
   SubjectKeyIdentifierExtension,
   X509Certificate,
   X509CertificateGenerator,
-} from '../x509.ts';
+} from './x509.ts';
 
 const DAY_MS = 86_400_000;
 const ROOT_LIFETIME_MS = 3650 * DAY_MS;

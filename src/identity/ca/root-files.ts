@@ -7,8 +7,7 @@ import { constants } from 'node:fs';
 import { mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { IdentityError } from '../errors.ts';
-import { splitCertificates } from '../x509.ts';
-import { makeRoot } from './issue.ts';
+import { splitCertificates } from '../pem.ts';
 
 const MAX_FILE_BYTES = 65_536;
 const MAX_FILES = 64;
@@ -40,6 +39,7 @@ export interface Root {
  */
 export async function addRoot(directory: string, now = Date.now()): Promise<string> {
   await prepareDirectory(directory);
+  const { makeRoot } = await import('./issue.ts');
   const { certificate, key, serialNumber } = await makeRoot(now);
   const date = new Date(now).toISOString().replace(/[-:]|\.\d+/g, '');
   const path = join(directory, `root-${date}-${serialNumber.slice(0, 8)}.pem`);

@@ -1,8 +1,9 @@
-import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { ControlError, ManifestSource, type ManifestSourceOptions } from '../../../src/control/index.ts';
+import { ControlError, type ManifestSourceOptions } from '../../../src/control/index.ts';
+import { ManifestSource } from '../../../src/control/manifests/source.ts';
 import type { MeshUpdate } from '../../../src/mesh/index.ts';
 import { FakeLog } from '../../contract/fakes/log.ts';
 import { ManifestDirectory } from './folder.ts';
@@ -84,6 +85,7 @@ test('whoever listens later gets a complete update at once', async (t) => {
   const followed = new Followed(t);
   followed.directory.write('web.yaml', service());
   await followed.source.start();
+  await followed.next();
   const late: MeshUpdate[] = [];
   followed.source.onUpdate((update) => late.push(update));
   t.like(late, [{ complete: true, services: [{ name: 'web' }] }]);
@@ -207,15 +209,83 @@ test('a broken file is reported with file, line and field; its last good state a
   t.is((await followed.log.next('nothing is wrong with the manifests any more')).level, 'info');
 });
 
-test('a file that is broken at the start does not keep the others from being served', async (t) => {
+const WAITS =
+  'no agent is told of the mesh, each keeps what it knows, until what is wrong with the manifests has been mended';
+
+/** What may be wrong at the start, and how it is mended. */
+for (const [title, harm, mend] of [
+  [
+    'a file that is broken',
+    (d: ManifestDirectory) => void d.write('a.yaml', 'kind: ['),
+    (d: ManifestDirectory) => d.delete('a.yaml'),
+  ],
+  [
+    'a file that lacks a field',
+    (d: ManifestDirectory) => void d.write('a.yaml', service({ spec: ['ports: [{}]'] })),
+    (d: ManifestDirectory) => void d.write('a.yaml', pod()),
+  ],
+  [
+    'a file that cannot be read',
+    (d: ManifestDirectory) => symlinkSync('a.yaml', d.file('a.yaml')),
+    (d: ManifestDirectory) => d.replace('a.yaml', pod()),
+  ],
+  [
+    'a folder that cannot be read',
+    (d: ManifestDirectory) => {
+      mkdirSync(d.file('x'));
+      chmodSync(d.file('x'), 0);
+    },
+    (d: ManifestDirectory) => d.delete('x'),
+  ],
+] as const)
+  test(`${title} at the start keeps everything from being told until it is mended`, async (t) => {
+    if (title.startsWith('a folder') && process.geteuid?.() === 0) {
+      t.log('root reads every folder');
+      t.pass();
+      return;
+    }
+    const followed = new Followed(t, { lookMs: 20 });
+    harm(followed.directory);
+    followed.directory.write('web.yaml', service());
+    await followed.source.start();
+    t.like(await followed.log.next(WAITS), { level: 'error', fields: { problems: 1 } });
+    const [{ place } = { place: undefined }] = followed.source.problems();
+    t.deepEqual(
+      followed.log.entries.filter(({ fields }) => fields.reason !== undefined).map(({ level }) => level),
+      ['error'],
+    );
+    t.true(title.startsWith('a folder') || place?.file === followed.directory.file('a.yaml'));
+    t.deepEqual(followed.updates, []);
+    mend(followed.directory);
+    t.true((await followed.next()).includes('+web'));
+    t.true(followed.updates[0]?.complete);
+    t.is(followed.log.entries.filter(({ message }) => message === WAITS).length, 1);
+  });
+
+test('a good file that changes does not begin what a broken one holds up', async (t) => {
   const followed = new Followed(t);
   followed.directory.write('broken.yaml', 'kind: [');
   followed.directory.write('web.yaml', service());
   await followed.source.start();
-  t.deepEqual(await followed.next(), ['+web']);
-  t.like(followed.source.problems(), [
-    { reason: 'syntax', place: { file: followed.directory.file('broken.yaml'), line: 1 } },
-  ]);
+  await followed.log.next(WAITS);
+  followed.directory.write('web.yaml', 'kind: [');
+  // Both are known to be broken, so both have been read.
+  while (followed.source.problems().length < 2) await setTimeout(5);
+  followed.directory.write('web.yaml', service({ name: 'next' }));
+  while (followed.source.problems().length > 1) await setTimeout(5);
+  t.deepEqual(followed.updates, []);
+  followed.directory.delete('broken.yaml');
+  t.deepEqual(await followed.next(), ['+next']);
+});
+
+test('a file that is being written at the start is waited for', async (t) => {
+  const followed = new Followed(t, { debounceMs: 100 });
+  const whole = `${service()}\n---\n${pod()}`;
+  followed.directory.write('web.yaml', service());
+  await followed.source.start();
+  t.deepEqual(followed.updates, []);
+  followed.directory.write('web.yaml', whole);
+  t.deepEqual(await followed.next(), ['+web', '+web-1']);
 });
 
 test('of two objects of one name the first in the order of paths counts, and it is said', async (t) => {
@@ -255,10 +325,11 @@ test('what does not fit the other objects is reported where the object stands', 
 
 test('a problem is logged once', async (t) => {
   const followed = new Followed(t);
-  followed.directory.write('broken.yaml', 'kind: [');
   await followed.source.start();
-  followed.directory.write('web.yaml', service());
   await followed.next();
+  const file = followed.directory.write('broken.yaml', 'kind: [');
+  t.true((await followed.warned()).startsWith(file));
+  followed.directory.write('web.yaml', service());
   t.deepEqual(await followed.next(), ['+web']);
   t.is(followed.log.entries.filter(({ level }) => level === 'warn').length, 1);
 });
@@ -267,6 +338,7 @@ test('a kind that the mesh is not built of is only a matter of debugging', async
   const followed = new Followed(t);
   followed.directory.write('a.yaml', 'apiVersion: apps/v1\nkind: Deployment\n');
   await followed.source.start();
+  await followed.next();
   t.deepEqual(followed.source.problems(), []);
   t.deepEqual(
     followed.log.entries.filter(({ fields }) => fields.kind === 'apps/v1 Deployment').map(({ level }) => level),

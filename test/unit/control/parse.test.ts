@@ -114,6 +114,75 @@ for (const [title, lines, field, line, column, text] of [
     t.is(issues.length, 1);
   });
 
+const named = (kind: string, name: string, apiVersion = 'v1') =>
+  `apiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: {name: ${JSON.stringify(name)}}\n`;
+const odd = (kind: string, metadata: string, spec: string, apiVersion = 'v1') =>
+  `apiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: ${metadata}\nspec: ${spec}\n`;
+const ISTIO = 'networking.istio.io/v1';
+const LONG = 'x'.repeat(254);
+
+/** Names that would separate an identity, a key, a path or a header where nothing is to be separated. */
+for (const [text, field] of [
+  [odd('Pod', '{name: a/b}', '{}'), 'metadata.name'],
+  [odd('Pod', '{name: ""}', '{}'), 'metadata.name'],
+  [odd('Pod', '{name: A}', '{}'), 'metadata.name'],
+  [odd('Pod', `{name: ${LONG}}`, '{}'), 'metadata.name'],
+  [odd('Pod', '{name: "a\\n"}', '{}'), 'metadata.name'],
+  [odd('Pod', '{name: a, namespace: b/c}', '{}'), 'metadata.namespace'],
+  [odd('Pod', '{name: a, namespace: b.c}', '{}'), 'metadata.namespace'],
+  [odd('Pod', `{name: a, namespace: ${'n'.repeat(64)}}`, '{}'), 'metadata.namespace'],
+  [odd('Pod', '{name: a}', '{serviceAccountName: a/b}'), 'spec.serviceAccountName'],
+  [odd('Pod', '{name: a}', '{serviceAccountName: "a b"}'), 'spec.serviceAccountName'],
+  [odd('Pod', '{name: a}', '{nodeName: ../n}'), 'spec.nodeName'],
+  [odd('Pod', `{name: a, labels: {app: ${'l'.repeat(64)}}}`, '{}'), 'metadata.labels.app'],
+  [odd('Pod', '{name: a, labels: {app: "a\u00e4"}}', '{}'), 'metadata.labels.app'],
+  [
+    odd('Pod', '{name: a, ownerReferences: [{kind: Job, name: a/b, controller: true}]}', '{}'),
+    'metadata.ownerReferences[0].name',
+  ],
+  [odd('Service', '{name: a.b}', '{}'), 'metadata.name'],
+  [named('Namespace', 'a.b'), 'metadata.name'],
+  [named('Node', 'a/b'), 'metadata.name'],
+  [named('ServiceAccount', 'a_b'), 'metadata.name'],
+  [odd('ServiceEntry', '{name: a}', '{hosts: ["a,b"]}', ISTIO), 'spec.hosts[0]'],
+  [odd('ServiceEntry', '{name: a}', `{hosts: [${LONG}]}`, ISTIO), 'spec.hosts[0]'],
+  [odd('ServiceEntry', '{name: a}', '{hosts: ["*.*.a"]}', ISTIO), 'spec.hosts[0]'],
+  [odd('ServiceEntry', '{name: a}', '{hosts: ["*"]}', ISTIO), 'spec.hosts[0]'],
+  [odd('ServiceEntry', '{name: a}', '{hosts: [a], subjectAltNames: ["a b"]}', ISTIO), 'spec.subjectAltNames[0]'],
+  [odd('ServiceEntry', '{name: a}', '{hosts: [a], endpoints: [{address: a/b}]}', ISTIO), 'spec.endpoints[0].address'],
+  [odd('WorkloadEntry', '{name: a}', '{serviceAccount: a/b}', ISTIO), 'spec.serviceAccount'],
+  [odd('WorkloadEntry', '{name: a}', '{network: a/b}', ISTIO), 'spec.network'],
+  [odd('WorkloadEntry', '{name: a}', '{locality: "a b/c"}', ISTIO), 'spec.locality'],
+  [
+    odd('WorkloadEntry', '{name: a, annotations: {istio.io/autoRegistrationGroup: a b}}', '{}', ISTIO),
+    'metadata.annotations["istio.io/autoRegistrationGroup"]',
+  ],
+  [
+    `${odd('Gateway', '{name: a}', '{}', 'gateway.networking.k8s.io/v1')}status: {addresses: [{type: Hostname, value: a b}]}\n`,
+    'status.addresses[0].value',
+  ],
+] as const)
+  test(`${text.slice(text.indexOf('kind'), 120).replaceAll('\n', ' ')} is wrong in ${field}`, (t) => {
+    const { issues, objects } = parseManifest(text);
+    t.deepEqual(
+      issues.map((issue) => [issue.reason, issue.field]),
+      [['field', field]],
+    );
+    t.deepEqual(objects, []);
+  });
+
+for (const text of [
+  odd('Pod', '{name: 1.a-b.2, namespace: 1-a}', '{nodeName: ip-10-0-0-1.eu.compute.internal, serviceAccountName: a.b}'),
+  odd('Pod', '{name: a, namespace: "", labels: {app: "", v: 1.0_B-c}}', '{nodeName: null, serviceAccountName: ""}'),
+  odd('ServiceEntry', '{name: a}', '{hosts: [a, "*.B.example.com", a.example.com., 10.0.0.1]}', ISTIO),
+  odd('WorkloadEntry', '{name: a}', '{address: VM.example.com, locality: a/b/c, network: n_1}', ISTIO),
+  odd('WorkloadEntry', '{name: a}', '{address: "fd00::1", locality: null}', ISTIO),
+  odd('WorkloadEntry', '{name: a}', '{address: "unix:///run/a b"}', ISTIO),
+])
+  test(`${text.slice(text.indexOf('kind')).replaceAll('\n', ' ')} is right`, (t) => {
+    t.deepEqual(parseManifest(text).issues, []);
+  });
+
 test('the object that is wrong is named', (t) => {
   t.is(parseManifest(SERVICE.with(5, '  - {}').join('\n')).issues[0]?.object, 'Service shop/web');
   t.is(parseManifest('apiVersion: v1\nkind: Pod\n').issues[0]?.object, 'Pod');
@@ -210,6 +279,7 @@ for (const [title, last, text, quiet] of [
   ['a last line without end', 'a: 1\n', 'a: 2', 3],
   ['a last line without end, as before', 'a: 1', 'a: 2', 1],
   ['nothing any more', 'a: 1\n', '', 10],
+  ['a new file that is empty', undefined, '', 10],
   ['nothing, as before', '', '', 3],
 ] as const)
   test(`a file that holds ${title} is believed after ${quiet} times the debounce`, (t) => {

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
+import { mkdtempSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -130,11 +130,21 @@ test("removes a node's socket with its last workload, once its agent has heard o
   t.pass();
 });
 
-test('removes what a dead process has left, and nothing else', (t) => {
+/** A socket without a process behind it. */
+async function leaveSocket(directory: string, name: string): Promise<void> {
+  const dead = createServer().listen(join(directory, 'making'));
+  await once(dead, 'listening');
+  renameSync(join(directory, 'making'), join(directory, name));
+  dead.close();
+}
+
+test('removes the sockets that a dead process has left, and nothing else', async (t) => {
   const { directory, server } = setUp(t);
-  for (const name of ['old.sock', '.half', 'control.lock']) writeFileSync(join(directory, name), '');
+  const kept = ['control.lock', '.hidden', 'file.sock'];
+  for (const name of kept) writeFileSync(join(directory, name), '');
+  for (const name of ['old.sock', '.half', 'A.sock', 'other']) await leaveSocket(directory, name);
   server.start();
-  t.deepEqual(readdirSync(directory), ['control.lock']);
+  t.deepEqual(readdirSync(directory).sort(), [...kept, 'A.sock', 'other'].sort());
 });
 
 test('a node that goes while its socket is being made holds nobody up', async (t) => {
@@ -204,6 +214,24 @@ for (const [code, told] of [
     const peer = await Peer.connect(t, directory);
     peer.say(sign);
     t.deepEqual(await peer.next(), { id: 7, error: { code: told, message: 'not today' } });
+  });
+
+for (const [title, change] of [
+  ['no SPIFFE id', { identity: 'spiffe://cluster.local/ns/shop/sa/a/b' }],
+  ['an endless CSR', { csr: 'x'.repeat(20_000) }],
+  ['no life', { validitySeconds: 0 }],
+] as const)
+  test(`a request with ${title} is answered, and the agent goes on following`, async (t) => {
+    const { directory, server, signer } = setUp(t);
+    server.start();
+    await server.publish(first);
+    const peer = await Peer.follow(t, directory);
+    peer.say({ ...sign, ...change });
+    t.like(await peer.next(), { id: 7, error: { code: 'BAD_CSR' } });
+    const next = meshUpdate({ removed: ['shop/gone'] });
+    await server.publish(next);
+    t.deepEqual(await peer.next(), { update: plain(next) });
+    t.deepEqual(signer.asked, []);
   });
 
 test('carries out so many requests of one agent at a time and no more', async (t) => {
@@ -308,6 +336,42 @@ test('cuts off an agent that has read nothing for too long', async (t) => {
   peer.socket.resume();
   await closed;
   t.pass();
+});
+
+test('an agent that reads slowly but steadily gets the whole mesh, however long that takes', async (t) => {
+  const { directory, server, clock } = setUp(t, { stallMs: 20_000 });
+  server.start();
+  const mesh = Array.from({ length: 20_000 }, (_, at) => workload({ name: `web-${at}` }));
+  await server.publish(meshUpdate({ complete: true, workloads: mesh }));
+  const socket = connect(join(directory, 'n1.sock'));
+  t.teardown(() => socket.destroy());
+  socket.on('error', () => undefined);
+  socket.write('{"follow":true,"node":"n1"}\n');
+  const chunks: Buffer[] = [];
+  let [read, steps] = [0, 0];
+  // More than the sockets hold between them and two lines: so the server has written since the last turn.
+  const step = 2 * 1024 * 1024;
+  for await (const chunk of socket as AsyncIterable<Buffer>) {
+    chunks.push(chunk);
+    read += chunk.length;
+    if (read >= (steps + 1) * step) {
+      steps += 1;
+      clock.advance(15_000);
+    }
+    if (!chunk.toString().endsWith('}\n')) continue;
+    const [, ...lines] = Buffer.concat(chunks).toString().trimEnd().split('\n');
+    const last = lines.at(-1) ?? '';
+    if (last.includes('"update"') && !last.endsWith('"more":true}')) break;
+  }
+  const updates = Buffer.concat(chunks)
+    .toString()
+    .split('\n')
+    .filter((line) => line.includes('"update"'));
+  t.is(
+    updates.reduce((sum, line) => sum + JSON.parse(line).update.workloads.length, 0),
+    mesh.length,
+  );
+  t.true(steps >= 3, `${steps} steps`);
 });
 
 test('says every 5 s that it lives', async (t) => {

@@ -107,13 +107,21 @@ for (const [title, text] of [
   ['null', 'null'],
   ['an unknown method', JSON.stringify({ ...sign, method: 'resign' })],
   ['no node', '{"follow":true}'],
-  ['an identity that is none', JSON.stringify({ ...sign, identity: 'spiffe://a/ns/b' })],
-  ['a CSR without end', JSON.stringify({ ...sign, csr: 'x'.repeat(17_000) })],
   ['an id that is no number', JSON.stringify({ ...sign, id: 'one' })],
-  ['a validity of many centuries', JSON.stringify({ ...sign, validitySeconds: 3e10 })],
 ] as const)
   test(`${title} is not understood of an agent`, (t) =>
     void t.throws(() => parseFromAgent(Buffer.from(text)), { instanceOf: SyntaxError }));
+
+for (const [field, change] of [
+  ['identity', { identity: 'spiffe://a/ns/b' }],
+  ['csr', { csr: 'x'.repeat(17_000) }],
+  ['validitySeconds', { validitySeconds: 3e10 }],
+] as const)
+  test(`a sign with a wrong ${field} can be answered`, (t) => {
+    const read = parseFromAgent(Buffer.from(JSON.stringify({ ...sign, ...change })));
+    t.like(read, { kind: 'bad-sign', id: 1 });
+    t.true(read.kind === 'bad-sign' && read.reason.startsWith(`${field}: `));
+  });
 
 for (const [title, change] of [
   ['an address that is none', { addresses: ['10.0.0.256'] }],

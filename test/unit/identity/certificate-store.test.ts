@@ -10,7 +10,7 @@ import { CART, Changes, recordedLog, STRANGER, WEB } from './fixture.ts';
 const SECOND = 1000;
 const DAY = 86_400 * SECOND;
 
-const unreachable = () => new IdentityError('CA_UNREACHABLE', 'nobody answers');
+const unreachable = (more = '') => new IdentityError('CA_UNREACHABLE', `nobody answers${more}`);
 
 async function setUp(t: ExecutionContext, options: CertificateStoreOptions = {}) {
   // Certificates know whole seconds only.
@@ -340,6 +340,18 @@ const badAnswers: Record<string, { spoil: (subject: Subject) => Promise<void> | 
     },
     reason: /instead of/,
   },
+  'for a second identity, in a name that is quoted': {
+    spoil: ({ authority }) => {
+      authority.leaf = { names: [WEB, `${CART},x`].map((value) => ({ type: 'url', value })) };
+    },
+    reason: /instead of/,
+  },
+  'for a name of another kind that looks like a URI': {
+    spoil: ({ authority }) => {
+      authority.leaf = { names: [{ type: 'dns', value: `a, URI:${WEB}` }] };
+    },
+    reason: /no SPIFFE id/,
+  },
   'for nobody': {
     spoil: ({ authority }) => {
       authority.leaf = { names: [] };
@@ -428,6 +440,17 @@ for (const [title, { spoil, reason }] of Object.entries(badAnswers)) {
   });
 }
 
+test('accepts names that are no SPIFFE ids beside the identity', async (t) => {
+  const { authority, store, changes } = await setUp(t);
+  const others = [
+    { type: 'dns', value: 'web.shop, svc' },
+    { type: 'url', value: 'https://example.com/a,b' },
+  ] as const;
+  authority.leaf = { names: [...others, { type: 'url', value: WEB }] };
+  store.want(new Set([WEB]));
+  t.is(certificateIn(t, await changes.next()).identity, WEB);
+});
+
 test('takes the root out of a chain that holds it', async (t) => {
   const { authority, store, changes } = await setUp(t);
   const { intermediates, root } = authority.issuer;
@@ -484,6 +507,63 @@ test('a certificate whose root is trusted no longer is served until it is renewe
   const second = certificateIn(t, await changes.next());
   t.not(second.key, first.key);
   t.deepEqual(second.roots, [`${authority.issuer.root}\n`]);
+});
+
+test('a renewal that waits after failures does not wait any longer when the root is trusted no longer', async (t) => {
+  const subject = await withCertificate(t);
+  const { authority, clock, store, changes, makeIssuer } = subject;
+  await failOnce(subject, DAY / 2);
+  for (const wait of [1, 2, 4, 8, 16, 32, 64, 128])
+    await failOnce(subject, wait * SECOND, unreachable(` for ${wait} s`));
+  const before = { time: clock.now(), asked: authority.requests.length };
+  authority.issuer = await makeIssuer();
+  store.trust([authority.issuer.root]);
+  await changes.next();
+  await authority.asked(before.asked + 1);
+  t.deepEqual(certificateIn(t, await changes.next()).roots, [`${authority.issuer.root}\n`]);
+  t.is(clock.now(), before.time);
+  t.is(authority.requests.length, before.asked + 1);
+});
+
+test('a renewal under way when its root goes is answered first, and soon tried again', async (t) => {
+  const subject = await withCertificate(t);
+  const { authority, clock, store, changes, makeIssuer } = subject;
+  await failOnce(subject, DAY / 2);
+  for (const wait of [1, 2, 4, 8]) await failOnce(subject, wait * SECOND, unreachable(` for ${wait} s`));
+  const release = authority.hold();
+  clock.advance(16 * SECOND);
+  await authority.asked(7);
+  const next = await makeIssuer();
+  store.trust([next.root]);
+  await changes.next();
+  t.is(authority.requests.length, 7);
+  release();
+  while (!store.status()[0]?.lastError?.includes('trusted root')) await new Promise(setImmediate);
+  authority.issuer = next;
+  clock.advance(SECOND);
+  t.is((await changes.next()).kind, 'issued');
+  t.is(authority.requests.length, 8);
+});
+
+test('a bundle told while another is being announced is the last word for every certificate', async (t) => {
+  const { authority, store, changes, makeIssuer } = await setUp(t);
+  store.want(new Set([WEB, CART]));
+  for (let at = 0; at < 2; at += 1) await changes.next();
+  const [old, one, two] = [authority.issuer.root, (await makeIssuer()).root, (await makeIssuer()).root];
+  const stop = store.onChange(() => {
+    stop();
+    store.trust([old, two]);
+  });
+  store.trust([old, one]);
+  const last = new Map(
+    changes.seen.flatMap((change) =>
+      change.kind === 'issued' ? [[change.certificate.identity, change.certificate.roots] as const] : [],
+    ),
+  );
+  t.deepEqual(
+    [...last.values()].map((roots) => roots.includes(`${two}\n`)),
+    [true, true],
+  );
 });
 
 test('a bundle that was told is not replaced by what comes with a certificate', async (t) => {

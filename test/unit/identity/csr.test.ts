@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process';
 import { createPrivateKey, createPublicKey } from 'node:crypto';
+import { promisify } from 'node:util';
 import test from 'ava';
-import { makeSigningRequest, readSigningRequest } from '../../../src/identity/csr.ts';
+import { readSigningRequest } from '../../../src/identity/ca/request.ts';
+import { makeSigningRequest } from '../../../src/identity/csr.ts';
 import { IdentityError } from '../../../src/identity/index.ts';
 import type { SpiffeId } from '../../../src/mesh/index.ts';
 import { type CsrOptions, makeCsr } from '../../pki.ts';
@@ -22,6 +25,37 @@ test('a CSR is for the private key that comes with it, in PKCS#8', async (t) => 
   const certified = (await readSigningRequest(csr, WEB)).rawData;
   const own = createPublicKey(createPrivateKey(key)).export({ format: 'der', type: 'spki' });
   t.deepEqual(Buffer.from(certified), own);
+});
+
+/** Lengths of the name about which the lengths of what holds it need an octet more. */
+for (const length of [60, 100, 120, 127, 128, 200, 255, 256, 300, 2000])
+  test(`a CSR for a name of ${length} characters is well made`, async (t) => {
+    const identity = `${WEB}${'x'.repeat(length - WEB.length)}` as SpiffeId;
+    const { csr } = await makeSigningRequest(identity);
+    const text = await openssl(['req', '-noout', '-text', '-verify'], csr);
+    t.true(text.includes(`URI:${identity}\n`));
+    const again = await openssl(['req', '-outform', 'PEM'], csr);
+    t.is(again, csr);
+  });
+
+for (const identity of [`${WEB}\u00e4`, `${WEB} x`, `${WEB}\n`])
+  test(`asks for no certificate for ${JSON.stringify(identity)}`, async (t) => {
+    const error = await t.throwsAsync(makeSigningRequest(identity as SpiffeId), { instanceOf: IdentityError });
+    t.is(error.code, 'BAD_CSR');
+  });
+
+test('what an agent needs of this room does not load what only a CA needs', async (t) => {
+  const room = new URL('../../../src/identity/index.ts', import.meta.url);
+  const script = `
+    import { registerHooks } from 'node:module';
+    registerHooks({ load(url, context, next) {
+      if (url.includes('@peculiar')) throw new Error(url);
+      return next(url, context);
+    } });
+    const { CertificateStore } = await import(${JSON.stringify(room.href)});
+    console.log(typeof CertificateStore);`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '--eval', script]);
+  t.is(stdout, 'function\n');
 });
 
 test('every CSR has a new key', async (t) => {

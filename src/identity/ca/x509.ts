@@ -1,5 +1,6 @@
 /**
- * The only door to @peculiar/x509, which must find reflect-metadata loaded, and the choices that hold for every key
+ * The only door to @peculiar/x509, which must find reflect-metadata loaded. Only what the CA makes and reads needs it; it is
+ * loaded with the first of that, so that agents never load it (docs/decisions/0009). And the choices that hold for every key
  * and certificate here: ECDSA P-256 with SHA-256 (wire contract, section 3.3).
  */
 import 'reflect-metadata';
@@ -14,7 +15,6 @@ export {
   KeyUsagesExtension,
   PemConverter,
   Pkcs10CertificateRequest,
-  Pkcs10CertificateRequestGenerator,
   SubjectAlternativeNameExtension,
   SubjectKeyIdentifierExtension,
   X509Certificate,
@@ -25,10 +25,3 @@ export const KEY_ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256' } as const;
 export const SIGNATURE_ALGORITHM = { name: 'ECDSA', hash: 'SHA-256' } as const;
 /** Object identifier of the subject alternative name extension. */
 export const SUBJECT_ALTERNATIVE_NAME = '2.5.29.17';
-
-const CERTIFICATE_BLOCK = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
-
-/** The certificates of PEM texts one by one, each ending with a newline; a text may hold several. */
-export function splitCertificates(texts: readonly string[]): string[] {
-  return texts.flatMap((text) => text.match(CERTIFICATE_BLOCK) ?? []).map((block) => `${block}\n`);
-}
