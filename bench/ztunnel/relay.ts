@@ -7,6 +7,7 @@ import { type AddressInfo, connect, createServer } from 'node:net';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { Relay } from '../../src/ztunnel/relay.ts';
+import { SocketLeg } from '../../src/ztunnel/socket-leg.ts';
 
 type Role = { role: 'sink' } | { role: 'relay'; port: number } | { role: 'source'; port: number; bytes: number };
 
@@ -65,7 +66,7 @@ async function play(role: Role): Promise<void> {
     case 'relay':
       return await listen((client) => {
         const server = connect({ host: '127.0.0.1', port: role.port, allowHalfOpen: true, noDelay: true });
-        server.on('connect', () => new Relay(client, server));
+        server.on('connect', () => new Relay(new SocketLeg(client), new SocketLeg(server)));
       });
     case 'source': {
       const socket = connect({ host: '127.0.0.1', port: role.port });

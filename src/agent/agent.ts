@@ -1,7 +1,7 @@
 import type { Log, Metrics } from '../telemetry/index.ts';
 import { AgentError } from './errors.ts';
 import type { CapturedPods, Clock, DirectoryWatch, KernelUpkeep, PeerCredentials, PodKernel, Tunnel } from './ports.ts';
-import { encodeReply, type PodStatusReply, type Request, type StatusReply } from './protocol.ts';
+import { encodeReply, type MeshStatusReply, type PodStatusReply, type Request, type StatusReply } from './protocol.ts';
 import { type PodRecord, Reconciler } from './reconcile.ts';
 import type { ClaimedRunDirectory } from './run-directory.ts';
 import { AgentServer } from './server.ts';
@@ -11,6 +11,8 @@ import { countsByPod, countsByReason, startUpkeep } from './upkeep.ts';
 export interface AgentDeps {
   readonly kernel: PodKernel & PeerCredentials & CapturedPods & KernelUpkeep;
   readonly tunnel: Tunnel;
+  /** The node's share of the mesh; `NodeMesh` fits. Undefined: no control process, so the tunnel only relays. */
+  readonly mesh?: { start(): void; stop(): void; status(): MeshStatusReply };
   readonly clock: Clock;
   readonly directories: DirectoryWatch;
   readonly log: Log;
@@ -26,8 +28,8 @@ export interface AgentOptions {
   readonly version: string;
   /** The agent's own user; besides root the only one that may use the socket. */
   readonly uid: number;
-  /** Longest wait for open connections at a stop. Default: 30,000 ms. */
-  readonly drainDeadlineMs?: number;
+  /** Longest wait for open connections at a stop. Default: 25,000 ms. Beyond 24 days it is 24 days. */
+  readonly drainMs?: number;
   /** How often each pod is looked at. Default: 500 ms. */
   readonly checkIntervalMs?: number;
   /** Time to send a whole request. Default: 5,000 ms. */
@@ -35,6 +37,9 @@ export interface AgentOptions {
   /** Clients of the socket served at a time. Default: 64. */
   readonly maxClients?: number;
 }
+
+/** Timers end there. */
+const MAX_DRAIN_MS = 24 * 86_400_000;
 
 export type AgentState =
   | { readonly kind: 'new' }
@@ -66,7 +71,7 @@ export class Agent {
   }
 
   /**
-   * Serves the pods of an earlier agent again, then opens the socket.
+   * Serves the pods of an earlier agent again, then opens the socket. Does not wait for the mesh.
    *
    * @throws AgentError STATE_UNREADABLE, ALREADY_RUNNING, SOCKET_UNUSABLE; the agent is then `failed` and holds nothing
    */
@@ -77,6 +82,7 @@ export class Agent {
     const { log, metrics, clock, kernel } = this.#deps;
     const { run, bootId, uid } = this.#options;
     try {
+      this.#deps.mesh?.start();
       const state = new StateFile({ log }, { path: run.state, bootId });
       const reconciler = new Reconciler(
         { ...this.#deps, state },
@@ -105,6 +111,7 @@ export class Agent {
       if (this.#stopping === undefined) this.#setState({ kind: 'serving', since: clock.now() });
       log.info({ socket: run.socket, pods: reconciler.pods().length }, 'ready');
     } catch (error) {
+      this.#deps.mesh?.stop();
       this.#upkeep?.stop();
       await this.#reconciler?.close();
       this.#options.run.release();
@@ -114,7 +121,7 @@ export class Agent {
   }
 
   /**
-   * Takes no further request, drains the tunnel, and leaves what is captured captured: until an agent is back, enrolled
+   * Takes no further request and no further connection, drains the tunnel, and leaves what is captured captured: until an agent is back, enrolled
    * pods are refused, never passed in the clear. Calling it again waits for the same end.
    */
   stop(): Promise<void> {
@@ -123,14 +130,19 @@ export class Agent {
   }
 
   async #stop(): Promise<void> {
-    const { log, tunnel, clock } = this.#deps;
-    const drainDeadlineMs = this.#options.drainDeadlineMs ?? 30_000;
+    const { log, kernel, tunnel, clock } = this.#deps;
+    const drainMs = Math.min(this.#options.drainMs ?? 25_000, MAX_DRAIN_MS);
     this.#setState({ kind: 'draining', since: clock.now() });
-    log.info({ drain_deadline_ms: drainDeadlineMs }, 'agent stops: draining');
+    log.info({ drain_ms: drainMs }, 'agent stops: draining');
     try {
       await Promise.all([this.#reconciler?.close(), this.#server?.close()]);
-      await tunnel.shutdown(drainDeadlineMs);
+      const drained = tunnel.shutdown(drainMs);
+      // Else what comes meanwhile would wait in the kernel, to be reset in the end.
+      kernel.refuseAll();
+      await drained;
     } finally {
+      // Not before: connections that are being drained may still need to hear of the mesh.
+      this.#deps.mesh?.stop();
       this.#upkeep?.stop();
       this.#options.run.release();
       this.#setState({ kind: 'stopped' });
@@ -182,7 +194,10 @@ export class Agent {
         bytesFromServers: tunnel.totals.bytesFromServers,
       },
       ended: { ...tunnel.ended },
+      paths: tunnel.paths,
+      sessions: tunnel.sessions,
       descriptors: { open: tunnel.descriptors.open, limit: tunnel.descriptors.limit },
+      mesh: this.#deps.mesh?.status() ?? null,
     };
   }
 
@@ -212,6 +227,8 @@ export class Agent {
       descriptorStops: () => tunnel.status().workers.reduce((sum, { descriptorStops }) => sum + descriptorStops, 0),
       openedConnections: () => tunnel.status().totals.accepted,
       endedConnections: () => tunnel.status().ended,
+      relayedConnections: () => tunnel.status().paths,
+      sessions: () => tunnel.status().sessions,
       bytes: () => {
         const { bytesFromClients, bytesFromServers } = tunnel.status().totals;
         return { client: bytesFromClients, server: bytesFromServers };

@@ -11,9 +11,10 @@ const SQLITE_BUSY = 5;
  * process id would not do: agents in two containers do not see each other's processes. Nor would an abstract socket:
  * each network namespace has its own, and any process on the host may take the name.
  *
+ * @param owner who else would hold it, for the message
  * @throws AgentError ALREADY_RUNNING, RUN_UNUSABLE
  */
-export function takeLock(path: string): { /** Idempotent. */ release(): void } {
+export function takeLock(path: string, owner: string): { /** Idempotent. */ release(): void } {
   let file: DatabaseSync | undefined;
   try {
     file = new DatabaseSync(path, { timeout: 0 });
@@ -25,7 +26,7 @@ export function takeLock(path: string): { /** Idempotent. */ release(): void } {
     if (isBusy(cause)) {
       throw new AgentError(
         'ALREADY_RUNNING',
-        `another agent holds ${path}; stop it first, or give this one a --run directory of its own`,
+        `another ${owner} holds ${path}; stop it first, or give this one a --run directory of its own`,
         { cause },
       );
     }

@@ -1,9 +1,9 @@
 /**
- * What the agent asks of other rooms. The adapters live in src/kernel and src/ztunnel and fit by shape;
+ * What the agent asks of other rooms. The adapters live in src/kernel, src/ztunnel, src/control and src/identity and fit by shape;
  * test/contract holds one suite per port.
  */
 import type { Socket } from 'node:net';
-import type { Endpoint, NetnsCookie, Pod } from '../mesh/index.ts';
+import type { CertificateChange, Endpoint, MeshUpdate, NetnsCookie, Pod, SpiffeId } from '../mesh/index.ts';
 
 /** A pod made ready: its listeners exist, nothing is captured yet. */
 export interface PreparedPod {
@@ -50,8 +50,10 @@ export interface KernelUpkeep {
   counts(): ReadonlyArray<{ readonly cookie: NetnsCookie; readonly reason: string; readonly count: number }>;
 }
 
-/** Pods that pins of an earlier agent still capture. */
+/** The pods that are captured, by this agent or still by an earlier one. */
 export interface CapturedPods {
+  /** Closes the listeners of all of them: what is captured is refused, until an agent listens again. */
+  refuseAll(): void;
   captured(): readonly NetnsCookie[];
 }
 
@@ -107,6 +109,20 @@ export interface TunnelStatus {
   };
   /** How many connections ended for which reason, since the agent started. */
   readonly ended: Readonly<Record<string, number>>;
+  /** How many connections were relayed on which path, since the agent started. */
+  readonly paths: {
+    /** `plain`: to a workload that takes no tunnel; `passthrough`: to what is not of the mesh. */
+    readonly outbound: { readonly tunnel: number; readonly plain: number; readonly passthrough: number };
+    readonly inbound: { readonly tunnel: number; readonly plain: number };
+  };
+  /** TCP connections of the tunnel's sessions, of both directions. */
+  readonly sessions: {
+    readonly open: number;
+    /** Since the agent started. */
+    readonly opened: number;
+    /** Since the agent started: one end did not prove to be who it should, or could not. */
+    readonly handshakesFailed: number;
+  };
   readonly descriptors: { readonly open: number; readonly limit: number };
 }
 
@@ -121,4 +137,49 @@ export interface Clock {
 /** Tells of names that appear in or vanish from a directory. May miss some: only a hint. */
 export interface DirectoryWatch {
   watch(directory: string, changed: (name: string | undefined) => void): { close(): void };
+}
+
+/** Where the mesh is learned from: the control process. Connects by itself, again and again. */
+export interface MeshSource {
+  /** Begins. Called once. */
+  follow(listener: {
+    /** The first is complete. After the source was away: only what has changed meanwhile. */
+    updated(update: MeshUpdate): void;
+    /** PEM, every root that peers may be signed under. */
+    trusted(roots: readonly string[]): void;
+  }): void;
+  status():
+    | { readonly connected: true; readonly since: number }
+    | { readonly connected: false; readonly since: number; readonly reason: string };
+  /** For good. Idempotent. */
+  close(): void;
+}
+
+/** What the tunnel is told of the mesh and of this node's certificates. */
+export interface TunnelFeed {
+  updateMesh(update: MeshUpdate): void;
+  updateCertificate(change: CertificateChange): void;
+}
+
+/** The certificates of this node's identities. */
+export interface NodeCertificates {
+  /** Has these issued and renewed, and forgets all others. */
+  want(identities: ReadonlySet<SpiffeId>): void;
+  /** A connection waits for it. Answered by a change; `forgotten` if it is not wanted. */
+  request(identity: SpiffeId): void;
+  /** The roots have changed: every certificate is issued again with them. */
+  trust(roots: readonly string[]): void;
+  onChange(listener: (change: CertificateChange) => void): unknown;
+  status(): readonly CertificateStatus[];
+  /** For good: forgets every key. Idempotent. */
+  close(): void;
+}
+
+export interface CertificateStatus {
+  readonly identity: SpiffeId;
+  readonly state: string;
+  /** End of its validity, milliseconds since the epoch. */
+  readonly notAfter: number | undefined;
+  /** Why the last attempt failed; undefined if it did not. */
+  readonly lastError: string | undefined;
 }

@@ -108,6 +108,29 @@ const podStatus = z.object({
   kernelEvents: z.record(z.string(), z.number()),
 });
 
+const meshStatus = z.object({
+  /** This node's name. */
+  node: z.string(),
+  /** Whether the control process is there; `since` when it has been or not been, `reason`: why not. */
+  connected: z.boolean(),
+  since: z.string(),
+  reason: z.string().optional(),
+  /** Absent: nothing is known of the mesh yet. */
+  lastUpdate: z.string().optional(),
+  workloads: z.number(),
+  services: z.number(),
+  certificates: z.array(
+    z.object({
+      identity: z.string(),
+      state: z.string(),
+      /** Absent: there is none. */
+      expires: z.string().optional(),
+      /** Why the last attempt failed; absent if it did not. */
+      lastError: z.string().optional(),
+    }),
+  ),
+});
+
 const statusReply = z.object({
   agent: z.object({ version: z.string(), pid: z.number(), state: z.string(), startedAt: z.string() }),
   pods: z.array(podStatus),
@@ -133,10 +156,20 @@ const statusReply = z.object({
   }),
   /** Connections ended, by reason. */
   ended: z.record(z.string(), z.number()),
+  /** Connections relayed, by direction and path. */
+  paths: z.object({
+    outbound: z.object({ tunnel: z.number(), plain: z.number(), passthrough: z.number() }),
+    inbound: z.object({ tunnel: z.number(), plain: z.number() }),
+  }),
+  /** Of the tunnel, both directions. */
+  sessions: z.object({ open: z.number(), opened: z.number(), handshakesFailed: z.number() }),
   descriptors: z.object({ open: z.number(), limit: z.number() }),
+  /** Null: the agent follows no control process, so it only relays. */
+  mesh: meshStatus.nullable(),
 });
 
 export type PodStatusReply = z.infer<typeof podStatus>;
+export type MeshStatusReply = z.infer<typeof meshStatus>;
 export type StatusReply = z.infer<typeof statusReply>;
 
 const errorReply = z.object({

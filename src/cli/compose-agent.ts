@@ -5,15 +5,22 @@ import {
   Agent,
   type AgentDeps,
   claimRunDirectory,
+  type MeshSource,
+  type NodeCertificates,
+  NodeMesh,
   systemClock,
   systemDirectories,
   type Tunnel,
+  type TunnelFeed,
 } from '../agent/index.ts';
+import { ControlClient } from '../control/index.ts';
+import { CertificateStore, systemClock as timer } from '../identity/index.ts';
 import { duplicate, openKernel, peerUid } from '../kernel/index.ts';
-import { type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
-import { TunnelWorkers } from '../ztunnel/index.ts';
-import { agent } from './agent.ts';
+import type { MeshUpdate } from '../mesh/index.ts';
+import { type Log, type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
+import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
 import { type ExitCode, exitCode } from './exit.ts';
+import { runService } from './service.ts';
 
 /** What the process holds beside pods and connections: programs, maps, logs, the agent socket's clients. */
 const OWN_DESCRIPTORS = 256;
@@ -26,7 +33,23 @@ interface AgentCommandOptions {
   readonly run: string;
   readonly workers: number;
   readonly logLevel: LogLevel;
-  readonly drainDeadlineMs: number;
+  /** Seconds. */
+  readonly drain: number;
+  /** Undefined: connections are only relayed. */
+  readonly mesh: MeshOptions | undefined;
+}
+
+interface MeshOptions {
+  /** This node's name. */
+  readonly node: string;
+  /** Path of the node's socket of the control process. */
+  readonly control: string;
+  /** Seconds, as all that follow. A session of the pool may be idle for so long. */
+  readonly poolIdle: number;
+  /** PING after so much silence. */
+  readonly pingInterval: number;
+  /** No answer to it in time: the peer is gone. */
+  readonly pingTimeout: number;
 }
 
 export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> {
@@ -38,16 +61,26 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
     const run = claimRunDirectory(options.run, uid);
     const kernel = openKernel({ cgroup, bpffs, workers });
     const limit = descriptorLimit();
-    const tunnel: Tunnel = new TunnelWorkers(
-      { log, duplicate },
+    const tunnel: TunnelWorkers = new TunnelWorkers(
+      {
+        log,
+        duplicate,
+        // Workers ask when they are started, so not before `mesh` is there.
+        meshSnapshot: () => mesh?.snapshot() ?? NO_MESH,
+        wantCertificate: (identity) => mesh?.wantCertificate(identity),
+      },
       {
         entry: new URL('./compose-worker.ts', import.meta.url),
         workers,
         descriptorLimit: limit,
         descriptorReserve: descriptorReserve(limit, workers),
+        logsConnections: options.logLevel === 'debug' || options.logLevel === 'trace',
         composition: { bpffs },
+        ...(options.mesh === undefined ? {} : { mesh: tunnelMesh(options.mesh) }),
       },
     );
+    const mesh = options.mesh === undefined ? undefined : joinMesh(options.mesh, tunnel, log);
+    if (mesh === undefined) log.warn({}, 'no control process is given: connections are relayed, never encrypted');
     const deps: AgentDeps = {
       kernel: {
         prepare: (pod) => kernel.prepare(pod),
@@ -56,6 +89,7 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         close: (cookie) => kernel.close(cookie),
         check: (pod, cookie) => kernel.check(pod, cookie),
         captured: () => kernel.captured(),
+        refuseAll: () => kernel.refuseAll(),
         faults: () => kernel.faults(),
         mend: () => kernel.mend(),
         sweep: () => void kernel.sweep(),
@@ -63,7 +97,8 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         counts: () => kernel.counts(),
         peerUid,
       },
-      tunnel,
+      tunnel: tunnel satisfies Tunnel,
+      ...(mesh === undefined ? {} : { mesh }),
       clock: systemClock,
       directories: systemDirectories(log),
       log,
@@ -74,13 +109,42 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
       bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
       version: version(),
       uid,
-      drainDeadlineMs: options.drainDeadlineMs,
+      drainMs: options.drain * 1000,
     });
-    return await agent(node, process);
+    return await runService(node, process);
   } catch (error) {
     log.fatal({ error }, error instanceof Error ? error.message : String(error));
     return exitCode.failed;
   }
+}
+
+type TunnelMesh = NonNullable<TunnelWorkersOptions['mesh']>;
+
+const NO_MESH: MeshUpdate = { complete: false, workloads: [], services: [], removed: [], settings: undefined };
+
+function tunnelMesh({ node, poolIdle, pingInterval, pingTimeout }: MeshOptions): TunnelMesh {
+  return {
+    node,
+    poolIdleMs: poolIdle * 1000,
+    pingIntervalMs: pingInterval * 1000,
+    pingTimeoutMs: pingTimeout * 1000,
+  };
+}
+
+/** The control process, the certificates of this node, and the tunnel. */
+function joinMesh({ node, control }: MeshOptions, tunnel: TunnelFeed, log: Log): NodeMesh {
+  const source = new ControlClient({ log, clock: timer, directories: systemDirectories(log) }, { path: control, node });
+  const certificates = new CertificateStore({ authority: source, clock: timer, log });
+  return new NodeMesh(
+    {
+      source: source satisfies MeshSource,
+      certificates: certificates satisfies NodeCertificates,
+      tunnel,
+      clock: systemClock,
+      log,
+    },
+    { node },
+  );
 }
 
 /**

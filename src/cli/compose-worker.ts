@@ -12,4 +12,5 @@ interface WorkerComposition {
 if (parentPort === null) throw new Error('compose-worker.ts is the entry of a worker thread');
 const data: TunnelWorkerData = workerData;
 const { bpffs } = data.composition as WorkerComposition;
-runTunnelWorker({ port: parentPort, sockets: createPodSockets(bpffs) }, data);
+const sockets = createPodSockets(bpffs);
+runTunnelWorker({ port: parentPort, sockets, timeouts: sockets }, data);

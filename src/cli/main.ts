@@ -5,6 +5,13 @@ import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
 
 const MAX_WORKERS = 64;
+/** Seconds. Below this a renewal that is tried once more would come too late. */
+const SHORTEST_LIFE = 5;
+/** 90 days (wire contract, section 3.4). */
+const LONGEST_LIFE = 7_776_000;
+const LEAST_SECONDS = 0.1;
+/** 20 days: a timer ends at 24. */
+const MOST_SECONDS = 1_728_000;
 const RUN = '/run/culvert';
 const BPFFS = '/sys/fs/bpf';
 const CGROUP = '/sys/fs/cgroup';
@@ -24,25 +31,60 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
   const command = (name: string, description: string): Command =>
     culvert.command(name).description(description).allowExcessArguments(false);
 
-  withNode(command('agent', 'serve the pods of this node until SIGTERM'))
+  withLog(withNode(command('agent', 'serve the pods of this node until SIGTERM')))
+    .option('--node <name>', "this node's name; together with --control")
+    .option('--control <path>', "this node's socket of the control process; without it connections are only relayed")
     .option(
       '--workers <count>',
       'tunnel workers, 1 to 64',
       wholeNumber(1, MAX_WORKERS),
       Math.min(availableParallelism(), MAX_WORKERS),
     )
-    .addOption(
-      new Option('--log-level <level>', 'least severe level that is logged').choices([...LOG_LEVELS]).default('info'),
-    )
+    .option('--drain <seconds>', 'longest wait for open connections at a stop', seconds, 25)
+    .option('--pool-idle <seconds>', 'how long a session without a connection is kept', someSeconds, 300)
     .option(
-      '--drain-deadline-ms <ms>',
-      'longest wait for open connections at a stop',
-      wholeNumber(0, 3_600_000),
-      30_000,
+      '--ping-interval <seconds>',
+      "silence of a session's peer before it is asked for a sign of life",
+      someSeconds,
+      10,
     )
-    .action(async (options: NodeOptions & { workers: number; logLevel: LogLevel; drainDeadlineMs: number }) => {
+    .option('--ping-timeout <seconds>', 'wait for that sign before the peer counts as gone', someSeconds, 20)
+    .action(async (options: NodeOptions & LogOption & AgentOptions, self: Command) => {
+      const { node, control, poolIdle, pingInterval, pingTimeout, ...rest } = options;
+      if ((node === undefined) !== (control === undefined))
+        self.error('error: give --node and --control together, or neither');
       const { runAgent } = await import('./compose-agent.ts');
-      ended(await runAgent(options));
+      const mesh =
+        node === undefined || control === undefined
+          ? undefined
+          : { node, control, poolIdle, pingInterval, pingTimeout };
+      ended(await runAgent({ ...rest, mesh }));
+    });
+
+  withLog(command('control', 'serve the mesh and its certificates to the agents until SIGTERM'))
+    .requiredOption('--manifests <dir>', 'folder of Kubernetes YAML that describes the mesh; edits take effect at once')
+    .requiredOption('--ca <dir>', "the CA's keys and certificates; made at the first start")
+    .requiredOption('--run <dir>', "directory of the nodes' sockets, <node>.sock, this process's own")
+    .option(
+      '--certificate-life <seconds>',
+      'longest life of a certificate; agents ask for a day, and renew at half of what they get',
+      wholeNumber(SHORTEST_LIFE, LONGEST_LIFE),
+      LONGEST_LIFE,
+    )
+    .option('--root-overlap <seconds>', 'how long a new root is trusted before it signs', seconds, 3600)
+    .action(async (options: LogOption & ControlOptions) => {
+      const { runControl } = await import('./compose-control.ts');
+      ended(await runControl(options));
+    });
+
+  const ca = command('ca', 'the built-in CA of the control process');
+  ca.command('rotate')
+    .description('add a root: trusted at once, signed under an hour later')
+    .allowExcessArguments(false)
+    .requiredOption('--ca <dir>', "the CA's directory, that of the control process")
+    .action(async (options: { ca: string }) => {
+      const { rotateCa } = await import('./ca.ts');
+      ended(await rotateCa(options.ca, output));
     });
 
   withRun(command('enrol', 'enrol a pod of this node'))
@@ -120,6 +162,28 @@ export async function main(args: readonly string[], output: Output = terminal): 
 interface RunOptions {
   readonly run: string;
 }
+interface LogOption {
+  readonly logLevel: LogLevel;
+}
+interface AgentOptions {
+  readonly workers: number;
+  readonly node?: string;
+  readonly control?: string;
+  /** Seconds, as all that follow. */
+  readonly drain: number;
+  readonly poolIdle: number;
+  readonly pingInterval: number;
+  readonly pingTimeout: number;
+}
+interface ControlOptions {
+  readonly manifests: string;
+  readonly ca: string;
+  readonly run: string;
+  /** Seconds. */
+  readonly certificateLife: number;
+  /** Seconds. */
+  readonly rootOverlap: number;
+}
 interface KernelOptions {
   readonly cgroup: string;
   readonly bpffs: string;
@@ -145,6 +209,12 @@ function withRun(command: Command): Command {
   return command.option('--run <dir>', "the agent's run directory", RUN);
 }
 
+function withLog(command: Command): Command {
+  return command.addOption(
+    new Option('--log-level <level>', 'least severe level that is logged').choices([...LOG_LEVELS]).default('info'),
+  );
+}
+
 function withKernel(command: Command): Command {
   return command
     .option('--cgroup <dir>', 'cgroup v2 directory under which sockets are captured', CGROUP)
@@ -161,6 +231,19 @@ function wholeNumber(least: number, most: number): (text: string) => number {
     if (number >= least && number <= most) return number;
     throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
   };
+}
+
+/** Any length, with a fraction if need be. */
+function seconds(text: string): number {
+  if (/^\d+(\.\d+)?$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('It must be a number of seconds.');
+}
+
+/** More than none, and within what a timer can wait. */
+function someSeconds(text: string): number {
+  const number = seconds(text);
+  if (number >= LEAST_SECONDS && number <= MOST_SECONDS) return number;
+  throw new InvalidArgumentError(`It must be from ${LEAST_SECONDS} to ${MOST_SECONDS} seconds.`);
 }
 
 function commaList(text: string): string[] {

@@ -40,16 +40,48 @@ export function formatStatus(status: StatusReply): string {
     ),
     `connections: ${totals.accepted} accepted, ${totals.closed} closed, ${totals.failed} not dialled, ${totals.unattributed} without a destination\n` +
       `bytes of closed connections: ${totals.bytesFromClients} from clients, ${totals.bytesFromServers} from servers\n` +
+      `${formatPaths(status)}\n` +
       `descriptors: ${descriptors.open} of ${descriptors.limit}\n`,
+    ...formatMesh(status.mesh),
   ];
   const uncaptured = pods.flatMap(uncapturedLine);
   if (uncaptured.length > 0) parts.push(uncaptured.join(''));
   if (unclaimed.length > 0) {
     parts.push(
-      `refused: ${unclaimed.length} pods captured by an earlier agent and not enrolled again (netns cookies ${unclaimed.join(', ')})\n`,
+      `refused: ${counted(unclaimed.length, 'pod')} captured by an earlier agent and not enrolled again (netns cookies ${unclaimed.join(', ')})\n`,
     );
   }
   return parts.join('\n');
+}
+
+function formatPaths({ paths: { outbound, inbound }, sessions }: StatusReply): string {
+  const to = `outbound ${outbound.tunnel} tunnel, ${outbound.plain} plain, ${outbound.passthrough} passed through`;
+  const from = `inbound ${inbound.tunnel} tunnel, ${inbound.plain} plain`;
+  const { open, opened, handshakesFailed } = sessions;
+  return `paths: ${to}; ${from}; sessions: ${open} open, ${opened} opened, ${counted(handshakesFailed, 'handshake')} failed`;
+}
+
+function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+function formatMesh(mesh: StatusReply['mesh']): string[] {
+  if (mesh === null) return ['mesh: none; without --node and --control connections are only relayed\n'];
+  const { node, connected, since, reason, lastUpdate, workloads, services, certificates } = mesh;
+  const known =
+    lastUpdate === undefined
+      ? 'nothing is known of the mesh yet'
+      : `${counted(workloads, 'workload')} and ${counted(services, 'service')}, last update ${lastUpdate}`;
+  const link = connected ? `connected since ${since}` : `not connected since ${since} (${reason})`;
+  return [
+    `mesh: node ${node}, ${link}\n${known}\n`,
+    certificates.length === 0
+      ? 'no identity of this node needs a certificate\n'
+      : table(
+          ['IDENTITY', 'CERTIFICATE', 'EXPIRES', 'LAST FAILURE'],
+          certificates.map((each) => [each.identity, each.state, each.expires ?? '-', each.lastError ?? '']),
+        ),
+  ];
 }
 
 /** Reasons of docs/kernel.md for traffic that went past the agent without anybody having asked for it. */

@@ -12,6 +12,10 @@ export interface MetricSources {
   openedConnections?(): number;
   /** Connections ended since the agent started, by reason. */
   endedConnections?(): Readonly<Record<string, number>>;
+  /** Connections relayed since the agent started, by direction and path. */
+  relayedConnections?(): Readonly<Record<string, Readonly<Record<string, number>>>>;
+  /** Of the tunnel; `opened` and `handshakesFailed` since the agent started. */
+  sessions?(): { readonly open: number; readonly opened: number; readonly handshakesFailed: number };
   /** Bytes of connections that have ended since the agent started, by the side that sent them. */
   bytes?(): { readonly client: number; readonly server: number };
   /** The kernel's counters summed over pods, by reason. */
@@ -55,6 +59,7 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
   };
   gauge('culvert_enrolled_pods', 'Pods that are enrolled on this node', () => sources.enrolledPods?.());
   gauge('culvert_connections_open', 'Connections relayed at this moment', () => sources.openConnections?.());
+  gauge('culvert_tunnel_sessions_open', 'Sessions of the tunnel at this moment', () => sources.sessions?.().open);
   gauge('culvert_workers', 'Tunnel workers that serve', () => sources.workers?.());
   gauge('culvert_descriptors_open', 'Descriptors in use', () => sources.descriptors?.().open);
   gauge('culvert_descriptors_limit', 'Descriptors that the process may use', () => sources.descriptors?.().limit);
@@ -72,6 +77,12 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
     });
   };
   mirror('culvert_connections_opened_total', 'Connections accepted', () => sources.openedConnections?.());
+  mirror('culvert_tunnel_sessions_opened_total', 'Sessions of the tunnel', () => sources.sessions?.().opened);
+  mirror(
+    'culvert_tunnel_handshakes_failed_total',
+    'Sessions that failed for what one end could not prove',
+    () => sources.sessions?.().handshakesFailed,
+  );
   mirror('culvert_accept_stops_total', 'Times that a worker stopped accepting for want of descriptors', () =>
     sources.descriptorStops?.(),
   );
@@ -101,6 +112,18 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
   byLabel('from', 'culvert_relayed_bytes_total', 'Bytes of ended connections, by the side that sent them', () =>
     sources.bytes?.(),
   );
+
+  new Counter({
+    name: 'culvert_connections_path_total',
+    help: 'Connections relayed, by direction and path',
+    registers,
+    labelNames: ['direction', 'path'],
+    collect() {
+      this.reset();
+      for (const [direction, paths] of Object.entries(sources.relayedConnections?.() ?? {}))
+        for (const [path, count] of Object.entries(paths)) this.labels(direction, path).inc(count);
+    },
+  });
 
   return {
     enrolments: new Counter({

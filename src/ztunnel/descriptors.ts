@@ -1,12 +1,13 @@
-/** A relayed connection holds two descriptors. */
+/** What a new connection may come to hold: its client's socket and its server's. */
 const PER_CONNECTION = 2;
-/** Accepting begins again when this share of the places is taken, or less. */
+/** Accepting begins again when this share of the room is taken, or less. */
 const RESUME_SHARE = 0.95;
-/** What one pod may take of the places while it is not the only one served. */
+/** What one pod may take of the room while it is not the only one served. */
 const POD_SHARE = 0.5;
 
 /**
- * How many connections a worker may hold open at once.
+ * How many descriptors a worker may hold at once, and for what: a connection between two sockets holds two, one with a
+ * stream of the tunnel at one end holds one, a session of the tunnel holds one.
  *
  * At EMFILE, libuv accepts and closes what waits: a clean end that the app would take for an answer. So accepting stops
  * before, and what comes meanwhile waits in the kernel's backlog. The pods' listeners count whether they are adopted at
@@ -15,33 +16,42 @@ const POD_SHARE = 0.5;
 export class DescriptorBudget {
   readonly limit: number;
   #listeners = 0;
-  #connections = 0;
+  #held = 0;
 
   constructor(limit: number) {
     this.limit = limit;
   }
 
   get used(): number {
-    return this.#listeners + PER_CONNECTION * this.#connections;
+    return this.#listeners + this.#held;
   }
 
   get isFull(): boolean {
-    return this.#connections >= this.#places;
+    return isFull(this.#held, this.#room);
   }
 
   /** Whether accepting may begin again after it was full. */
   get hasRoom(): boolean {
-    return this.#connections <= resumeAt(this.#places);
+    return hasRoom(this.#held, this.#room);
   }
 
-  /** Whether a pod with so many connections, of so many pods, has no further one to its share. */
-  isShareFull(connections: number, pods: number): boolean {
-    return connections >= this.#share(pods);
+  /** Whether one more may be held, of a connection that nobody could let wait: a request on an open session. */
+  get hasOne(): boolean {
+    return this.#held < this.#room;
+  }
+
+  /** Whether a pod that holds so many, of so many pods, has no further connection to its share. */
+  isShareFull(held: number, pods: number): boolean {
+    return isFull(held, this.#share(pods));
   }
 
   /** Whether accepting for the pod may begin again after its share was full. */
-  shareHasRoom(connections: number, pods: number): boolean {
-    return connections <= resumeAt(this.#share(pods));
+  shareHasRoom(held: number, pods: number): boolean {
+    return hasRoom(held, this.#share(pods));
+  }
+
+  shareHasOne(held: number, pods: number): boolean {
+    return held < this.#share(pods);
   }
 
   /** Whether this many more listeners would still leave room for one connection. */
@@ -53,23 +63,24 @@ export class DescriptorBudget {
     this.#listeners += count;
   }
 
-  addConnection(): void {
-    this.#connections += 1;
+  /** So many more are held, or fewer. */
+  hold(count: number): void {
+    this.#held += count;
   }
 
-  removeConnection(): void {
-    this.#connections -= 1;
-  }
-
-  get #places(): number {
-    return Math.floor((this.limit - this.#listeners) / PER_CONNECTION);
+  get #room(): number {
+    return this.limit - this.#listeners;
   }
 
   #share(pods: number): number {
-    return pods > 1 ? Math.max(1, Math.floor(this.#places * POD_SHARE)) : this.#places;
+    return pods > 1 ? Math.max(PER_CONNECTION, Math.floor(this.#room * POD_SHARE)) : this.#room;
   }
 }
 
-function resumeAt(places: number): number {
-  return Math.min(places - 1, Math.floor(places * RESUME_SHARE));
+function isFull(held: number, room: number): boolean {
+  return held + PER_CONNECTION > room;
+}
+
+function hasRoom(held: number, room: number): boolean {
+  return !isFull(held, room) && held <= room * RESUME_SHARE;
 }

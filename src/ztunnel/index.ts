@@ -1,13 +1,13 @@
 export type { EndReason, ZtunnelErrorCode } from './errors.ts';
 export { END_REASONS, ZTUNNEL_ERROR_CODES, ZtunnelError } from './errors.ts';
-export type { Log, PodSockets } from './ports.ts';
-export { AGENT_PORTS, INBOUND_PORT, OUTBOUND_PORT } from './ports.ts';
+export type { Log, OriginalDestination, PodSockets, TimeoutFollower, Timeouts } from './ports.ts';
+export { AGENT_PORTS, HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT } from './ports.ts';
 export type { TunnelWorkerData } from './protocol.ts';
+export type { TunnelWorkerStatus } from './seat.ts';
 export type { TunnelWorkerDeps } from './worker.ts';
 export { runTunnelWorker } from './worker.ts';
 export type {
   ServablePod,
-  TunnelWorkerStatus,
   TunnelWorkersDeps,
   TunnelWorkersOptions,
   TunnelWorkersStatus,

@@ -9,12 +9,42 @@ const FIELDS = [
   'opened',
   'bytesFromClients',
   'bytesFromServers',
+  /** Connections that were relayed, by direction and path. */
+  'outboundTunnel',
+  'outboundPlain',
+  'outboundPassthrough',
+  'inboundTunnel',
+  'inboundPlain',
+  /** TCP connections of the tunnel's sessions, both directions. */
+  'sessionsOpened',
+  'sessionsOpen',
+  /** Those that never became a session, because one end did not prove to be who it should. */
+  'handshakesFailed',
   /** Event loop delay of the last second, milliseconds. */
   'delayP50Ms',
   'delayP99Ms',
   'delayMaxMs',
 ] as const;
 type Field = (typeof FIELDS)[number];
+
+/** How a connection travels. */
+export type Path = 'outboundTunnel' | 'outboundPlain' | 'outboundPassthrough' | 'inboundTunnel' | 'inboundPlain';
+
+/** Those that go on counting when a worker's successor begins. */
+export const TOTALS = [
+  'descriptorStops',
+  'opened',
+  'bytesFromClients',
+  'bytesFromServers',
+  'outboundTunnel',
+  'outboundPlain',
+  'outboundPassthrough',
+  'inboundTunnel',
+  'inboundPlain',
+  'sessionsOpened',
+  'handshakesFailed',
+] as const satisfies readonly Field[];
+export type Total = (typeof TOTALS)[number];
 
 /** Pods that a ledger has a line for: layout.h's LIMIT_PODS. */
 export const LEDGER_PODS = 1024;

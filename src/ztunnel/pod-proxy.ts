@@ -1,16 +1,36 @@
 import { createServer, type Server, type Socket } from 'node:net';
+import type { IncomingRequest, TunnelPeer } from '../hbone/index.ts';
+import { formatEndpoint } from '../mesh/index.ts';
+import { type Client, RequestClient, SocketClient } from './client.ts';
 import { type EndReason, errnoOf, ZtunnelError } from './errors.ts';
+import { completed } from './facts.ts';
 import { serveInbound } from './inbound/connection.ts';
-import { type ConnectionRecord, KEEP_ALIVE_MS, OpenConnection } from './open-connection.ts';
+import { serveTunnelled } from './inbound/tunnel.ts';
+import type { Path } from './ledger.ts';
+import type { PodName } from './node-view.ts';
+import { type ConnectionRecord, OpenConnection } from './open-connection.ts';
 import { serveOutbound } from './outbound/connection.ts';
-import { OUTBOUND_PORT, type PodSockets } from './ports.ts';
+import { type KnownMesh, PodTunnel } from './pod-tunnel.ts';
+import { HBONE_PORT, OUTBOUND_PORT, type PodSockets, type TimeoutFollower } from './ports.ts';
 import type { HandedListener } from './protocol.ts';
+import type { WorkerLog } from './worker-log.ts';
 
 /** What a pod's proxy tells its worker. */
 interface PodProxyDeps {
   readonly sockets: PodSockets;
+  readonly timeouts: TimeoutFollower;
+  /** Undefined: there is no mesh. */
+  readonly mesh: KnownMesh | undefined;
+  readonly log: Pick<WorkerLog, 'debug' | 'warn'>;
+  /** Whether one more descriptor may be held, for a request on an open session. */
+  hasOne(): boolean;
+  /** So many descriptors more, or fewer, may be held from now on. */
+  holds(descriptors: number): void;
   opened(): void;
+  relayed(path: Path): void;
   ended(record: ConnectionRecord): void;
+  session(more: 1 | -1): void;
+  handshakeFailed(): void;
   /** The process has no descriptor left, whatever the budget said. */
   outOfDescriptors(): void;
   /** A fault that is not the connection's. */
@@ -18,28 +38,50 @@ interface PodProxyDeps {
 }
 
 interface PodProxyOptions {
+  readonly pod: PodName;
+  /** Of the pod's namespace; open for as long as there is this proxy. */
+  readonly netnsFd: number;
   /** Backlog of the listeners. */
   readonly backlog: number;
+  /** Each connection is told to the log at its end. */
+  readonly logsConnections: boolean;
 }
 
 /** Held at most per leg before its peer is no longer read. */
 const HIGH_WATER_BYTES = 131_072;
 
-/** One pod in one worker: its listeners here and its open connections. */
+/** One pod in one worker: its listeners here, its open connections, and its sessions with peers. */
 export class PodProxy {
   readonly #deps: PodProxyDeps;
   readonly #options: PodProxyOptions;
   readonly #open = new Set<OpenConnection>();
+  readonly #tunnel: PodTunnel | undefined;
+  readonly #beforeEnd: (socket: Socket) => void;
   #servers: Server[] = [];
+  #isLeaving = false;
   #onEmpty: Array<() => void> = [];
 
   constructor(deps: PodProxyDeps, options: PodProxyOptions) {
     this.#deps = deps;
     this.#options = options;
+    this.#beforeEnd = (socket) => deps.sockets.setResetOnDeath(socket, false);
+    this.#tunnel = deps.mesh && this.#createTunnel(deps.mesh);
   }
 
   get openConnections(): number {
     return this.#open.size;
+  }
+
+  /** Whether it is of this pod, and still of use. */
+  serves({ namespace, name, serviceAccount }: PodName): boolean {
+    const { pod } = this.#options;
+    const isSame = pod.namespace === namespace && pod.name === name && pod.serviceAccount === serviceAccount;
+    return isSame && !this.#isLeaving;
+  }
+
+  /** Neither a connection nor a session is open. */
+  get isEmpty(): boolean {
+    return this.#open.size === 0 && (this.#tunnel?.openSockets ?? 0) === 0;
   }
 
   get isAccepting(): boolean {
@@ -51,9 +93,9 @@ export class PodProxy {
    *
    * @throws ZtunnelError LISTEN_FAILED: one of them is no listener; none is served then
    */
-  async accept(netnsFd: number, listeners: readonly HandedListener[]): Promise<void> {
+  async accept(listeners: readonly HandedListener[]): Promise<void> {
     const before = this.#servers;
-    const servers = listeners.map(({ port }) => this.#createServer(netnsFd, port));
+    const servers = listeners.map(({ port }) => this.#createServer(port));
     this.#servers = servers;
     const results = await Promise.allSettled(
       servers.map((server, at) => listen(server, listeners[at], this.#options.backlog)),
@@ -74,9 +116,21 @@ export class PodProxy {
     this.#servers = [];
   }
 
+  /**
+   * As `stopAccepting`, for good, and peers are told to ask for nothing more on the sessions that they have. When no
+   * connection is open any more, the sessions end too. Once it has been empty after this, it stays so. Idempotent.
+   */
+  leave(): void {
+    this.stopAccepting();
+    this.#isLeaving = true;
+    this.#tunnel?.leave();
+    this.#endIfIdle();
+  }
+
   /** Resets whatever is open. */
   resetAll(reason: EndReason): void {
     for (const connection of this.#open) connection.reset(reason);
+    this.#tunnel?.close();
   }
 
   /** Finds out about resets that nothing else would tell of. */
@@ -84,37 +138,98 @@ export class PodProxy {
     for (const connection of this.#open) connection.probe();
   }
 
-  /** Resolves when no connection is open. */
+  /** Resolves when neither a connection nor a session is open. */
   async emptied(): Promise<void> {
-    if (this.#open.size === 0) return;
+    if (this.isEmpty) return;
     await new Promise<void>((resolve) => {
       this.#onEmpty.push(resolve);
     });
   }
 
-  #createServer(netnsFd: number, port: number): Server {
-    const server = createServer({
-      allowHalfOpen: true,
-      pauseOnConnect: true,
-      noDelay: true,
-      keepAlive: true,
-      keepAliveInitialDelay: KEEP_ALIVE_MS,
-      highWaterMark: HIGH_WATER_BYTES,
-    });
-    server.on('connection', (client) => this.#accepted(netnsFd, port, client));
+  #createTunnel(mesh: KnownMesh): PodTunnel {
+    const { sockets, log } = this.#deps;
+    const tunnel: PodTunnel = new PodTunnel(
+      {
+        mesh,
+        sockets,
+        requested: (request, peer) => this.#requested(tunnel, request, peer),
+        refused: (peer, text) =>
+          log.warn('peer refused', {
+            'src.addr': peer && formatEndpoint(peer),
+            direction: 'inbound',
+            error: text,
+          }),
+        sessions: (more) => {
+          this.#deps.holds(more);
+          this.#deps.session(more);
+        },
+        handshakeFailed: () => this.#deps.handshakeFailed(),
+        emptied: () => this.#tellIfEmpty(),
+      },
+      this.#options.pod,
+      this.#options.netnsFd,
+    );
+    return tunnel;
+  }
+
+  #createServer(port: number): Server {
+    // What else their sockets need, they inherit from the listener.
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, highWaterMark: HIGH_WATER_BYTES });
+    server.on('connection', (client) => this.#accepted(port, client));
     server.on('error', (error) => {
       if (errnoOf(error) === 'EMFILE' || errnoOf(error) === 'ENFILE') this.#deps.outOfDescriptors();
     });
     return server;
   }
 
-  #accepted(netnsFd: number, port: number, client: Socket): void {
-    const connection = new OpenConnection(client, this.#deps.sockets);
+  #accepted(port: number, socket: Socket): void {
+    const tunnel = this.#tunnel;
+    if (port === HBONE_PORT && tunnel !== undefined) {
+      tunnel.accept(socket);
+      return;
+    }
+    const connection = this.#register(new SocketClient(socket, this.#beforeEnd));
+    const { sockets, timeouts, relayed } = this.#deps;
+    const { netnsFd, logsConnections } = this.#options;
+    const deps = { sockets, timeouts, netnsFd, tunnel, logsConnections, relayed };
+    this.#serve(
+      connection,
+      port === OUTBOUND_PORT ? serveOutbound(connection, socket, deps) : serveInbound(connection, socket, deps),
+    );
+  }
+
+  #requested(tunnel: PodTunnel, request: IncomingRequest, peer: TunnelPeer): void {
+    // Sent before the peer had read of the leave: somebody else may serve it.
+    const refusal = this.#isLeaving ? 'the pod is leaving' : this.#deps.hasOne() ? undefined : 'no descriptors left';
+    if (refusal !== undefined) {
+      request.refuse(503);
+      this.#deps.log.warn('request refused', {
+        'src.addr': formatEndpoint(peer.endpoint),
+        'src.identity': peer.identity,
+        direction: 'inbound',
+        error: refusal,
+      });
+      return;
+    }
+    const client = new RequestClient(request);
+    const connection = this.#register(client);
+    const { sockets, relayed } = this.#deps;
+    const { netnsFd, pod, logsConnections } = this.#options;
+    const deps = { sockets, netnsFd, pod, tunnel, logsConnections, relayed };
+    this.#serve(connection, serveTunnelled(connection, { request, peer, client }, deps));
+  }
+
+  /** Counted before anything else. */
+  #register(client: Client): OpenConnection {
+    const { holds } = this.#deps;
+    const connection = new OpenConnection(client, { holds, beforeEnd: this.#beforeEnd });
     this.#open.add(connection);
     this.#deps.opened();
     void connection.over.then((record) => this.#over(connection, record));
-    const deps = { sockets: this.#deps.sockets, netnsFd };
-    const served = port === OUTBOUND_PORT ? serveOutbound(connection, deps) : serveInbound(connection, deps);
+    return connection;
+  }
+
+  #serve(connection: OpenConnection, served: Promise<void>): void {
     served.catch((error: unknown) => {
       this.#deps.failed(error);
       connection.reset('internal');
@@ -124,8 +239,22 @@ export class PodProxy {
   #over(connection: OpenConnection, record: ConnectionRecord): void {
     this.#open.delete(connection);
     if (record.ended === 'no-descriptors') this.#deps.outOfDescriptors();
+    // Counted first: whoever reads of it in the log finds it in the status.
     this.#deps.ended(record);
-    if (this.#open.size > 0) return;
+    const { refusal, facts } = record;
+    if (facts !== undefined) this.#deps.log.debug('connection complete', completed(facts, record));
+    if (refusal !== undefined)
+      this.#deps.log.warn('connection failed', { ...refusal.facts, reason: record.ended, error: refusal.text });
+    this.#endIfIdle();
+    this.#tellIfEmpty();
+  }
+
+  #endIfIdle(): void {
+    if (this.#isLeaving && this.#open.size === 0) this.#tunnel?.drain();
+  }
+
+  #tellIfEmpty(): void {
+    if (!this.isEmpty) return;
     for (const resolve of this.#onEmpty.splice(0)) resolve();
   }
 }

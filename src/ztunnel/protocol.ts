@@ -1,9 +1,26 @@
+import type { SessionOptions } from '../hbone/index.ts';
+import type { CertificateChange, MeshUpdate, SpiffeId } from '../mesh/index.ts';
 import type { ZtunnelErrorCode } from './errors.ts';
+import type { PodName } from './node-view.ts';
+import type { LogLine } from './worker-log.ts';
 
 /** A duplicate of a pod's listener, on its way to a worker. */
 export interface HandedListener {
   readonly port: number;
   readonly fd: number;
+}
+
+/** What a worker of a mesh needs to know beside what is sent. */
+export interface WorkerMesh {
+  readonly node: string;
+  /** What the endpoints of services cost, of all workers of the node. */
+  readonly endpointCosts: SharedArrayBuffer;
+  /** Workers of the node. */
+  readonly workers: number;
+  /** How long a session of the pool may be idle. */
+  readonly poolIdleMs: number;
+  /** Of every session, of both ends. */
+  readonly session: SessionOptions;
 }
 
 /** What a worker is born with. */
@@ -15,6 +32,10 @@ export interface TunnelWorkerData {
   readonly descriptorLimit: number;
   /** Backlog of every listener; adopting a listener sets it again. */
   readonly backlog: number;
+  /** Each connection is told to the log, at debug. */
+  readonly logsConnections: boolean;
+  /** Undefined: there is no mesh, everything is relayed in plain. */
+  readonly mesh: WorkerMesh | undefined;
   /** What the composition gives its own worker entry, untouched. */
   readonly composition: unknown;
 }
@@ -25,6 +46,8 @@ export type ToWorker =
       readonly id: number;
       /** The netns cookie in decimal. */
       readonly cookie: string;
+      readonly pod: PodName;
+      /** Main's own duplicate, open until this worker has `left` the pod. */
       readonly netnsFd: number;
       /** The pod's line in the ledger. */
       readonly line: number;
@@ -34,7 +57,13 @@ export type ToWorker =
     }
   | { readonly kind: 'stop-accepting'; readonly id: number; readonly cookie: string }
   | { readonly kind: 'drop'; readonly id: number; readonly cookie: string }
-  | { readonly kind: 'drain'; readonly id: number; readonly deadlineMs: number };
+  | { readonly kind: 'drain'; readonly id: number; readonly deadlineMs: number }
+  /** Not answered. */
+  | { readonly kind: 'mesh'; readonly update: MeshUpdate }
+  | { readonly kind: 'certificate'; readonly change: CertificateChange };
+
+/** What is answered by `done` or `failed`. */
+export type Question = Extract<ToWorker, { readonly id: number }>;
 
 export type FromWorker =
   | { readonly kind: 'ready' }
@@ -44,6 +73,14 @@ export type FromWorker =
   | { readonly kind: 'full'; readonly used: number; readonly limit: number; readonly cookie?: string }
   /** Accepting may begin again, for this pod or for all: new duplicates, please. Asked again until they come. */
   | { readonly kind: 'room'; readonly cookie?: string }
+  /**
+   * Nothing of the pod is open or accepted here any more, no session either: its namespace is not used. `served`: the last
+   * `serve` of it that the worker had heard.
+   */
+  | { readonly kind: 'left'; readonly cookie: string; readonly served: number }
+  /** A connection waits for a certificate. */
+  | { readonly kind: 'certificate-wanted'; readonly identity: SpiffeId }
+  | { readonly kind: 'log'; readonly line: LogLine }
   /** A connection met a fault of our own. */
   | { readonly kind: 'fault'; readonly message: string; readonly stack: string | undefined }
   /** An exception that nobody caught; everything open has been reset and the worker ends. */

@@ -1,43 +1,72 @@
-import { Buffer } from 'node:buffer';
-import type { Socket } from 'node:net';
+import type { Buffer } from 'node:buffer';
 import { type EndReason, reasonOfLeg } from './errors.ts';
 
+/** Who is told what comes out of a leg. The calls are those of hbone's StreamSink. */
+export interface LegSink {
+  /** Bytes from the peer, valid only during the call. */
+  data(chunk: Buffer): void;
+  /** `isFull` has become false again. */
+  drained(): void;
+  /** The peer has said that it will send no more. */
+  ended(): void;
+  /** Nothing of the leg is left; the last call. Without an error: it was not cut. */
+  closed(error: Error | undefined): void;
+}
+
+/** One end of a relayed connection: a SocketLeg, or a stream of the tunnel, which has this shape (src/hbone/stream.ts). */
+export interface Leg {
+  /** Says who is told, and begins. */
+  attach(sink: LegSink): void;
+  /** Takes the bytes, but not the buffer; after the end it does nothing. */
+  write(chunk: Buffer): void;
+  /** Enough is held: give no more until `drained`. */
+  readonly isFull: boolean;
+  /** An end for the peer, after everything that was written. */
+  end(): void;
+  /** A reset for the peer; what is held is thrown away. `closed` follows. */
+  reset(): void;
+  pause(): void;
+  resume(): void;
+  /** Finds out whether it has been reset, where nothing else would tell. */
+  probe?(): void;
+}
+
+/** What is left of a relayed connection. */
+interface RelayRecord {
+  readonly ended: EndReason;
+  readonly bytesFromClient: number;
+  readonly bytesFromServer: number;
+}
+
 /**
- * Joins two connected sockets until both are closed.
+ * Joins two legs until both are closed.
  *
  * What holds:
  * - An end on one leg becomes an end on the other, in each direction by itself; a reset or any other failure of one leg
  *   becomes a reset of the other. An unclean end never becomes a clean one.
- * - Per direction, at most the writing leg's writableHighWaterMark, one chunk above it and one chunk read ahead (64 KiB
- *   each) are held: a slow reader slows the writer. There is no idle time-out.
- * - A leg that is not being read (its peer is slow, or it has ended) would not tell of its reset: nothing waits on its
- *   descriptor. `probe`, called now and then, finds out.
- *
- * Both sockets must allow half-open, and nobody else may have read from them.
+ * - Per direction, no more is held than what the writing leg calls full, one chunk above it, and what the reading leg has
+ *   read ahead: a slow reader slows the writer. There is no idle time-out.
+ * - A stream may be stopped by its peer after everything was sent (RST_STREAM after END_STREAM). That is like a TCP
+ *   socket that its app has closed: the other leg lives on until its client sends something more, which resets it.
  */
 export class Relay {
   readonly over: Promise<RelayRecord>;
 
-  readonly #client: Leg;
-  readonly #server: Leg;
-  readonly #since = performance.now();
-  readonly #beforeEnd: (socket: Socket) => void;
+  readonly #client: Side;
+  readonly #server: Side;
   #reason: EndReason | undefined;
-  #closed = 0;
   #resolve: (record: RelayRecord) => void = () => {};
 
-  /** @param beforeEnd called with a leg when everything it is given has been flushed and its end is next */
-  constructor(client: Socket, server: Socket, beforeEnd: (socket: Socket) => void = () => {}) {
-    this.#beforeEnd = beforeEnd;
+  constructor(client: Leg, server: Leg) {
     this.over = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    this.#client = new Leg(this, 'client', client, server);
-    this.#server = new Leg(this, 'server', server, client);
-    join(this.#client);
-    join(this.#server);
-    client.resume();
-    server.resume();
+    this.#client = new Side(this, 'client', client, server);
+    this.#server = new Side(this, 'server', server, client);
+    this.#client.join(this.#server);
+    this.#server.join(this.#client);
+    client.attach(this.#client);
+    server.attach(this.#server);
   }
 
   get bytesFromClient(): number {
@@ -51,151 +80,87 @@ export class Relay {
   /** Resets both legs. The first reason counts. */
   reset(reason: EndReason): void {
     this.#reason ??= reason;
-    resetSocket(this.#client.socket);
-    resetSocket(this.#server.socket);
+    this.#client.leg.reset();
+    this.#server.leg.reset();
   }
 
   /** Finds resets of legs that are not being read. Cheap when there are none such. */
   probe(): void {
-    probeLeg(this.#client);
-    probeLeg(this.#server);
+    this.#client.leg.probe?.();
+    this.#server.leg.probe?.();
   }
 
-  /** A leg's own report: its peer has said that it will send no more, and the other leg has passed on all of it. */
-  passedOn(leg: Leg): void {
-    if (leg.to.destroyed) return;
-    this.#beforeEnd(leg.to);
-    leg.to.end();
-  }
-
-  /** A leg's own report: it failed. */
-  failed(leg: Leg, error: unknown): void {
-    this.#reason ??= reasonOfLeg(leg.side, error);
-    resetSocket(leg.to);
-  }
-
-  /** A leg's own report: it is closed. */
-  closed(leg: Leg): void {
-    if (!(leg.ended && leg.socket.writableFinished) && this.#reason === undefined) {
-      this.#reason = `reset-by-${leg.side}`;
-      resetSocket(leg.to);
+  /** A side's own report: its leg is closed. */
+  closed(side: Side, error: Error | undefined): void {
+    if (error !== undefined) {
+      this.#reason ??= reasonOfLeg(side.name, error);
+      side.to.reset();
+    } else if (!side.other.hasEnded) {
+      side.other.release();
     }
-    this.#closed += 1;
-    if (this.#closed < 2) return;
+    if (!side.other.isClosed) return;
     this.#resolve({
       ended: this.#reason ?? 'clean',
       bytesFromClient: this.#client.bytes,
       bytesFromServer: this.#server.bytes,
-      durationMs: performance.now() - this.#since,
     });
   }
 }
 
-/** What is left of a relayed connection. */
-interface RelayRecord {
-  readonly ended: EndReason;
-  readonly bytesFromClient: number;
-  readonly bytesFromServer: number;
-  readonly durationMs: number;
-}
-
-/**
- * Closes a socket so that its peer sees a reset, at once and whatever it still had to send.
- *
- * libuv refuses to reset a socket whose shutdown is under way (and Node then leaks it). Nobody here calls `end` before
- * everything is flushed, so that window is one turn of the loop.
- */
-export function resetSocket(socket: Socket): void {
-  if (socket.destroyed) return;
-  if (socket.connecting) socket.destroy();
-  else if (socket.writableEnded && !socket.writableFinished) socket.once('finish', resetAfterShutdown);
-  else socket.resetAndDestroy();
-}
-
-/**
- * Lets a socket that is not being read tell of its reset: a write of nothing fails if the connection is gone and sends
- * no segment if it is not. A socket with something to write is watched by libuv anyway.
- */
-export function probeSocket(socket: Socket): void {
-  if (socket.writable && socket.writableLength === 0) socket.write(NOTHING);
-}
-
-const NOTHING = Buffer.alloc(0);
-const LEG = Symbol('leg');
-
-/** One socket of the two, as the one to read from. The listeners are shared functions and find it through the socket. */
-class Leg {
+/** One leg of the two, as the one to read from. */
+class Side implements LegSink {
   readonly relay: Relay;
-  readonly side: 'client' | 'server';
-  readonly socket: Socket;
-  readonly to: Socket;
+  readonly name: 'client' | 'server';
+  readonly leg: Leg;
+  readonly to: Leg;
+  other: Side = this;
   bytes = 0;
   /** Not read, because the other leg has not taken what it was given. */
-  held = false;
-  /** It said that it will send no more. */
-  ended = false;
+  isHeld = false;
+  hasEnded = false;
+  isClosed = false;
 
-  constructor(relay: Relay, side: 'client' | 'server', socket: Socket, to: Socket) {
+  constructor(relay: Relay, name: 'client' | 'server', leg: Leg, to: Leg) {
     this.relay = relay;
-    this.side = side;
-    this.socket = socket;
+    this.name = name;
+    this.leg = leg;
     this.to = to;
   }
-}
 
-interface JoinedSocket extends Socket {
-  [LEG]: Leg;
-}
-
-function join(leg: Leg): void {
-  const socket = Object.assign(leg.socket, { [LEG]: leg });
-  socket.on('data', onData);
-  socket.on('drain', onDrain);
-  socket.on('end', onEnd);
-  socket.on('error', onError);
-  socket.on('close', onClose);
-}
-
-function onData(this: JoinedSocket, chunk: Buffer): void {
-  const leg = this[LEG];
-  const to = leg.to;
-  leg.bytes += chunk.length;
-  to.write(chunk);
-  // Not write()'s own answer: that is false for a big chunk even when the kernel took all of it at once. `drain` is
-  // sure to follow, because at this length it was false too.
-  if (to.writableLength >= to.writableHighWaterMark) {
-    leg.held = true;
-    this.pause();
+  join(other: Side): void {
+    this.other = other;
   }
-}
 
-function onDrain(this: JoinedSocket): void {
-  const from = (this[LEG].to as JoinedSocket)[LEG];
-  if (!from.held) return;
-  from.held = false;
-  from.socket.resume();
-}
+  data(chunk: Buffer): void {
+    if (this.other.isClosed) {
+      this.relay.reset(`reset-by-${this.other.name}`);
+      return;
+    }
+    this.bytes += chunk.length;
+    this.to.write(chunk);
+    if (this.to.isFull && !this.isHeld) {
+      this.isHeld = true;
+      this.leg.pause();
+    }
+  }
 
-function onEnd(this: JoinedSocket): void {
-  const leg = this[LEG];
-  const to = leg.to;
-  leg.ended = true;
-  if (to.writableLength === 0) leg.relay.passedOn(leg);
-  else to.write(NOTHING, (error) => error ?? leg.relay.passedOn(leg));
-}
+  drained(): void {
+    this.other.release();
+  }
 
-function onError(this: JoinedSocket, error: Error): void {
-  this[LEG].relay.failed(this[LEG], error);
-}
+  ended(): void {
+    this.hasEnded = true;
+    this.to.end();
+  }
 
-function onClose(this: JoinedSocket): void {
-  this[LEG].relay.closed(this[LEG]);
-}
+  closed(error: Error | undefined): void {
+    this.isClosed = true;
+    this.relay.closed(this, error);
+  }
 
-function probeLeg(leg: Leg): void {
-  if (leg.held || leg.ended) probeSocket(leg.socket);
-}
-
-function resetAfterShutdown(this: Socket): void {
-  if (!this.destroyed) this.resetAndDestroy();
+  release(): void {
+    if (!this.isHeld) return;
+    this.isHeld = false;
+    this.leg.resume();
+  }
 }

@@ -1,13 +1,21 @@
 import { closeSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { MessagePort } from 'node:worker_threads';
+import { WorkerCertificates } from './certificates.ts';
 import { DescriptorBudget } from './descriptors.ts';
 import { ZtunnelError } from './errors.ts';
 import { LEDGER_PODS, Ledger } from './ledger.ts';
+import type { PodName } from './node-view.ts';
+import { NodeView } from './node-view.ts';
 import type { ConnectionRecord } from './open-connection.ts';
+import { EndpointCosts } from './outbound/endpoints.ts';
+import { RetryBudget } from './outbound/retry-budget.ts';
 import { PodProxy } from './pod-proxy.ts';
-import type { PodSockets } from './ports.ts';
-import type { FromWorker, ToWorker, TunnelWorkerData } from './protocol.ts';
+import type { KnownMesh } from './pod-tunnel.ts';
+import type { PodSockets, TimeoutFollower } from './ports.ts';
+import type { FromWorker, Question, ToWorker, TunnelWorkerData } from './protocol.ts';
+import { ServedPod } from './served-pod.ts';
+import { WorkerLog } from './worker-log.ts';
 
 /** How soon a reset is passed on that only a probe can find. */
 const PROBE_MS = 250;
@@ -17,17 +25,7 @@ const NANOSECONDS_PER_MS = 1e6;
 export interface TunnelWorkerDeps {
   readonly port: MessagePort;
   readonly sockets: PodSockets;
-}
-
-interface ServedPod {
-  readonly cookie: string;
-  readonly proxy: PodProxy;
-  readonly line: number;
-  /** False once the main thread has said stop; room in the budget does not change that. */
-  wanted: boolean;
-  listeners: number;
-  /** `held`: it has its share of the places; `asking`: there is room in it again and the main thread knows. */
-  share: 'open' | 'held' | 'asking';
+  readonly timeouts: TimeoutFollower;
 }
 
 /**
@@ -39,6 +37,8 @@ class TunnelWorker {
   readonly #data: TunnelWorkerData;
   readonly #ledger: Ledger;
   readonly #budget: DescriptorBudget;
+  readonly #log: WorkerLog;
+  readonly #mesh: KnownMesh | undefined;
   readonly #pods = new Map<string, ServedPod>();
   /** How many of them are wanted. */
   #wanted = 0;
@@ -47,30 +47,62 @@ class TunnelWorker {
   readonly #secondTimer: NodeJS.Timeout;
   /** `stopped`: no descriptors; `asking`: there is room again and the main thread knows; `draining`: for good. */
   #accepting: 'accepting' | 'stopped' | 'asking' | 'draining' = 'accepting';
+  /** The process, not this worker, had no descriptor left: not asked for more within this second. */
+  #isStarved = false;
 
   constructor(deps: TunnelWorkerDeps, data: TunnelWorkerData) {
     this.#deps = deps;
     this.#data = data;
     this.#ledger = new Ledger(data.ledger);
     this.#budget = new DescriptorBudget(data.descriptorLimit);
+    this.#log = new WorkerLog((line) => this.#send({ kind: 'log', line }));
+    this.#mesh = this.#knownMesh();
     this.#ledger.set('accepting', 1);
     this.#delay.enable();
     this.#probeTimer = setInterval(() => this.#probe(), PROBE_MS).unref();
     this.#secondTimer = setInterval(() => this.#everySecond(), SECOND_MS).unref();
-    deps.port.on('message', (message: ToWorker) => void this.#handle(message));
+    deps.port.on('message', (message: ToWorker) => this.#heard(message));
     this.#send({ kind: 'ready' });
   }
 
   /** The last thing before the thread ends by a fault: no app may take its end for a clean one. */
   crash(error: unknown): void {
-    for (const pod of this.#pods.values()) {
-      pod.proxy.stopAccepting();
-      pod.proxy.resetAll('worker-ended');
+    for (const proxy of this.#proxies()) {
+      proxy.stopAccepting();
+      proxy.resetAll('worker-ended');
     }
     this.#send({ kind: 'crashed', ...describe(error) });
   }
 
-  async #handle(message: ToWorker): Promise<void> {
+  #knownMesh(): KnownMesh | undefined {
+    const { mesh, slot } = this.#data;
+    if (mesh === undefined) return undefined;
+    return {
+      view: new NodeView(mesh.node),
+      certificates: new WorkerCertificates({
+        want: (identity) => this.#send({ kind: 'certificate-wanted', identity }),
+      }),
+      costs: new EndpointCosts({ memory: mesh.endpointCosts, worker: slot }),
+      retries: new RetryBudget({ workers: mesh.workers }),
+      poolIdleMs: mesh.poolIdleMs,
+      session: mesh.session,
+    };
+  }
+
+  #heard(message: ToWorker): void {
+    switch (message.kind) {
+      case 'mesh':
+        this.#mesh?.view.apply(message.update);
+        break;
+      case 'certificate':
+        this.#mesh?.certificates.apply(message.change);
+        break;
+      default:
+        void this.#answer(message);
+    }
+  }
+
+  async #answer(message: Question): Promise<void> {
     try {
       await this.#do(message);
       this.#send({ kind: 'done', id: message.id });
@@ -80,7 +112,7 @@ class TunnelWorker {
     }
   }
 
-  async #do(message: ToWorker): Promise<void> {
+  async #do(message: Question): Promise<void> {
     switch (message.kind) {
       case 'serve':
         return await this.#serve(message);
@@ -93,16 +125,18 @@ class TunnelWorker {
     }
   }
 
-  async #serve(message: Extract<ToWorker, { kind: 'serve' }>): Promise<void> {
+  async #serve(message: Extract<Question, { kind: 'serve' }>): Promise<void> {
     new Int32Array(message.taken)[0] = 1;
     const pod = this.#pods.get(message.cookie) ?? this.#createPod(message);
+    pod.served = message.id;
     const more = message.listeners.length - pod.listeners;
     if (this.#accepting === 'draining' || !this.#budget.canListen(more)) {
       for (const { fd } of message.listeners) closeSync(fd);
-      if (!pod.wanted) this.#forgetIfEmpty(message.cookie);
+      if (!pod.wanted) this.#forgetIfIdle(pod);
       if (this.#accepting === 'draining') throw new ZtunnelError('SHUT_DOWN', 'the worker is draining');
       throw new ZtunnelError('NO_DESCRIPTORS', `${this.#budget.limit} descriptors leave no room for this pod`);
     }
+    pod.become(message.pod);
     this.#setListeners(pod, message.listeners.length);
     this.#want(pod, true);
     for (const each of this.#pods.values()) this.#holdIfFull(each);
@@ -114,25 +148,39 @@ class TunnelWorker {
       return;
     }
     pod.share = 'open';
-    await pod.proxy.accept(message.netnsFd, message.listeners);
+    await pod.proxy.accept(message.listeners);
     this.#startedAccepting();
   }
 
-  #createPod(message: Extract<ToWorker, { kind: 'serve' }>): ServedPod {
-    const { cookie, line } = message;
-    const proxy: PodProxy = new PodProxy(
+  #createPod(message: Extract<Question, { kind: 'serve' }>): ServedPod {
+    const pod = new ServedPod(
+      message,
+      (served, name) => this.#createProxy(served, name, message.netnsFd),
+      (served) => this.#forgetIfIdle(served),
+    );
+    this.#pods.set(message.cookie, pod);
+    return pod;
+  }
+
+  #createProxy(pod: ServedPod, name: PodName, netnsFd: number): PodProxy {
+    return new PodProxy(
       {
         sockets: this.#deps.sockets,
+        timeouts: this.#deps.timeouts,
+        mesh: this.#mesh,
+        log: this.#log,
+        hasOne: () => this.#budget.hasOne && this.#budget.shareHasOne(pod.held, this.#wanted),
+        holds: (descriptors) => this.#hold(pod, descriptors),
         opened: () => this.#opened(pod),
-        ended: (record) => this.#ended(cookie, pod, record),
-        outOfDescriptors: () => this.#stopAll(),
+        relayed: (path) => this.#ledger.add(path, 1),
+        ended: (record) => this.#ended(pod, record),
+        session: (more) => this.#countSession(more),
+        handshakeFailed: () => this.#ledger.add('handshakesFailed', 1),
+        outOfDescriptors: () => this.#starve(),
         failed: (error) => this.#send({ kind: 'fault', ...describe(error) }),
       },
-      { backlog: this.#data.backlog },
+      { pod: name, netnsFd, backlog: this.#data.backlog, logsConnections: this.#data.logsConnections },
     );
-    const pod: ServedPod = { cookie, proxy, line, wanted: false, listeners: 0, share: 'open' };
-    this.#pods.set(cookie, pod);
-    return pod;
   }
 
   #stopAccepting(cookie: string): void {
@@ -140,24 +188,26 @@ class TunnelWorker {
     if (pod === undefined) return;
     this.#want(pod, false);
     pod.share = 'open';
-    pod.proxy.stopAccepting();
+    pod.leave();
     this.#setListeners(pod, 0);
-    this.#forgetIfEmpty(cookie);
+    this.#forgetIfIdle(pod);
   }
 
   async #drop(cookie: string): Promise<void> {
     const pod = this.#pods.get(cookie);
     if (pod === undefined) return;
     this.#stopAccepting(cookie);
-    pod.proxy.resetAll('pod-dropped');
-    await pod.proxy.emptied();
+    const { proxies } = pod;
+    for (const proxy of proxies) proxy.resetAll('pod-dropped');
+    await Promise.all(proxies.map((proxy) => proxy.emptied()));
+    this.#forgetIfIdle(pod);
   }
 
   async #drain(deadlineMs: number): Promise<void> {
     this.#accepting = 'draining';
     this.#ledger.set('accepting', 0);
-    const proxies = [...this.#pods.values()].map((pod) => pod.proxy);
-    for (const proxy of proxies) proxy.stopAccepting();
+    const proxies = this.#proxies();
+    for (const proxy of proxies) proxy.leave();
     const deadline = setTimeout(() => {
       for (const proxy of proxies) proxy.resetAll('drain-deadline');
     }, deadlineMs);
@@ -169,22 +219,33 @@ class TunnelWorker {
   }
 
   #opened(pod: ServedPod): void {
-    this.#budget.addConnection();
     this.#ledger.add('opened', 1);
     this.#count(pod);
-    this.#holdIfFull(pod);
-    if (this.#budget.isFull) this.#stopAll();
   }
 
-  #ended(cookie: string, pod: ServedPod, record: ConnectionRecord): void {
-    this.#budget.removeConnection();
+  #hold(pod: ServedPod, descriptors: number): void {
+    this.#budget.hold(descriptors);
+    pod.held += descriptors;
+    this.#count(pod);
+    if (descriptors > 0) {
+      this.#holdIfFull(pod);
+      if (this.#budget.isFull) this.#stopAll();
+    } else {
+      this.#askIfAnyRoom();
+      if (pod.share === 'held') this.#askIfRoom(pod);
+    }
+  }
+
+  #ended(pod: ServedPod, record: ConnectionRecord): void {
     this.#ledger.addEnded(record.ended);
     this.#ledger.add('bytesFromClients', record.bytesFromClient);
     this.#ledger.add('bytesFromServers', record.bytesFromServer);
     this.#count(pod);
-    this.#forgetIfEmpty(cookie);
-    if (this.#accepting === 'stopped' && this.#budget.hasRoom && record.ended !== 'no-descriptors') this.#ask();
-    if (pod.share === 'held') this.#askIfRoom(pod);
+  }
+
+  #countSession(more: 1 | -1): void {
+    if (more === 1) this.#ledger.add('sessionsOpened', 1);
+    this.#ledger.add('sessionsOpen', more);
   }
 
   #want(pod: ServedPod, wanted: boolean): void {
@@ -193,13 +254,13 @@ class TunnelWorker {
   }
 
   #shareHasRoom(pod: ServedPod): boolean {
-    return this.#budget.shareHasRoom(pod.proxy.openConnections, this.#wanted);
+    return this.#budget.shareHasRoom(pod.held, this.#wanted);
   }
 
   /** One pod, with callers to a host that never answers say, must not take the places of all. */
   #holdIfFull(pod: ServedPod): void {
     if (this.#wanted < 2 || !pod.wanted || pod.share !== 'open' || this.#accepting === 'draining') return;
-    if (!this.#budget.isShareFull(pod.proxy.openConnections, this.#wanted)) return;
+    if (!this.#budget.isShareFull(pod.held, this.#wanted)) return;
     pod.share = 'held';
     pod.proxy.stopAccepting();
     this.#ledger.add('descriptorStops', 1);
@@ -215,7 +276,7 @@ class TunnelWorker {
 
   #count(pod: ServedPod): void {
     this.#ledger.set('descriptorsUsed', this.#budget.used);
-    if (pod.line < LEDGER_PODS) this.#ledger.setOpen(pod.line, pod.proxy.openConnections);
+    if (pod.line < LEDGER_PODS) this.#ledger.setOpen(pod.line, pod.openConnections);
   }
 
   /** Called while libuv accepts: closing the listeners here is what ends its loop. */
@@ -226,6 +287,15 @@ class TunnelWorker {
     this.#ledger.set('accepting', 0);
     this.#ledger.add('descriptorStops', 1);
     this.#send({ kind: 'full', used: this.#budget.used, limit: this.#budget.limit });
+  }
+
+  #starve(): void {
+    this.#isStarved = true;
+    this.#stopAll();
+  }
+
+  #askIfAnyRoom(): void {
+    if (this.#accepting === 'stopped' && !this.#isStarved && this.#budget.hasRoom) this.#ask();
   }
 
   #ask(): void {
@@ -246,16 +316,26 @@ class TunnelWorker {
     this.#ledger.set('descriptorsUsed', this.#budget.used);
   }
 
-  #forgetIfEmpty(cookie: string): void {
-    const pod = this.#pods.get(cookie);
-    if (pod !== undefined && !pod.wanted && pod.proxy.openConnections === 0) this.#pods.delete(cookie);
+  /** It is not wanted and nothing of it is open: its namespace is not used any more. */
+  #forgetIfIdle(pod: ServedPod): void {
+    if (pod.wanted || !pod.isEmpty || this.#pods.get(pod.cookie) !== pod) return;
+    this.#pods.delete(pod.cookie);
+    this.#send({ kind: 'left', cookie: pod.cookie, served: pod.served });
+  }
+
+  /** Also those that only finish what they have. */
+  #proxies(): PodProxy[] {
+    return [...this.#pods.values()].flatMap((pod) => pod.proxies);
   }
 
   #probe(): void {
-    for (const pod of this.#pods.values()) pod.proxy.probeAll();
+    for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.probeAll();
+    this.#deps.timeouts.pollTimeouts();
   }
 
   #everySecond(): void {
+    this.#isStarved = false;
+    this.#log.nextSecond();
     this.#ledger.set('delayP50Ms', this.#delay.percentile(50) / NANOSECONDS_PER_MS);
     this.#ledger.set('delayP99Ms', this.#delay.percentile(99) / NANOSECONDS_PER_MS);
     this.#ledger.set('delayMaxMs', this.#delay.max / NANOSECONDS_PER_MS);

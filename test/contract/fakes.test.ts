@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
+import { lingerReset } from '../../src/kernel/socket-options.ts';
 import { type Address, type Endpoint, encodeAddress } from '../../src/mesh/index.ts';
 import { FakePodKernel } from './fakes/pod-kernel.ts';
 import { fakePodSockets } from './fakes/pod-sockets.ts';
@@ -52,8 +53,9 @@ podSocketsContract(test, 'the fake pod sockets', async () => {
   const loopback = '127.0.0.1' as Address;
   const destinations: Record<number, Endpoint> = {};
   const boundSources: number[] = [];
-  const listener = async () => {
-    const fd = addon.socketOpen({ family: 4, bind: { address: encodeAddress(loopback), port: 0 }, backlog: 16 });
+  const listener = async (options: readonly addon.SocketOption[] = []) => {
+    const bind = { address: encodeAddress(loopback), port: 0 };
+    const fd = addon.socketOpen({ family: 4, bind, options, backlog: 16 });
     const by = await accepting(fd);
     return { endpoint: { address: loopback, port: by.port }, ...by };
   };
@@ -70,10 +72,10 @@ podSocketsContract(test, 'the fake pod sockets', async () => {
     netnsFd: -1,
     podAddress: loopback,
     client: { address: '127.77.0.9' as Address, port: free.port },
-    serverOutside: listener,
-    appInPod: listener,
+    serverOutside: () => listener(),
+    appInPod: () => listener(),
     async ledClient(asked, bindsSource) {
-      const agent = await listener();
+      const agent = await listener([lingerReset]);
       destinations[agent.port] = asked;
       if (bindsSource) boundSources.push(agent.port);
       return await connectTo(agent);

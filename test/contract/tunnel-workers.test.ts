@@ -5,7 +5,7 @@ import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { type PreparedPod, parsePod, type Tunnel } from '../../src/agent/index.ts';
 import { duplicate, openKernel, removePrograms } from '../../src/kernel/index.ts';
-import { type Address, encodeAddress, type NetnsCookie } from '../../src/mesh/index.ts';
+import { type Address, encodeAddress, type MeshUpdate, type NetnsCookie } from '../../src/mesh/index.ts';
 import { OUTBOUND_PORT, TunnelWorkers } from '../../src/ztunnel/index.ts';
 import { apps, Lab, type LabPod } from '../lab/index.ts';
 import type { FakeComposition } from '../unit/ztunnel/fake-worker.ts';
@@ -15,7 +15,14 @@ import { pod as makePod } from './fakes/pods.ts';
 import { accepting } from './pod-sockets.ts';
 import { tunnelContract } from './tunnel.ts';
 
-const log = { info: () => undefined, warn: () => undefined, error: () => undefined };
+const log = { debug: () => undefined, info: () => undefined, warn: () => undefined, error: () => undefined };
+const meshSnapshot = (): MeshUpdate => ({
+  complete: true,
+  workloads: [],
+  services: [],
+  removed: [],
+  settings: undefined,
+});
 const port = 8080;
 
 /** Resolves with true once the tunnel has this many open connections for a pod more than before. */
@@ -47,7 +54,7 @@ tunnelContract(test, 'the workers on loopback', async () => {
     fault: [],
   };
   const tunnel: Tunnel = new TunnelWorkers(
-    { log, duplicate },
+    { log, duplicate, meshSnapshot, wantCertificate: () => undefined },
     {
       entry: new URL('../unit/ztunnel/fake-worker.ts', import.meta.url),
       workers: 1,
@@ -94,7 +101,7 @@ tunnelContract(test, 'the workers in pods', async () => {
   const leave = enterCgroup(node);
   const kernel = openKernel({ cgroup: node.cgroup, bpffs: node.bpffs, workers: 2 });
   const tunnel: Tunnel = new TunnelWorkers(
-    { log, duplicate },
+    { log, duplicate, meshSnapshot, wantCertificate: () => undefined },
     {
       entry: new URL('../../src/cli/compose-worker.ts', import.meta.url),
       workers: 2,

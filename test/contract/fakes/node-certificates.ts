@@ -6,6 +6,7 @@ export class FakeNodeCertificates implements NodeCertificates {
   readonly requests: SpiffeId[] = [];
   wanted: ReadonlySet<SpiffeId> = new Set();
   roots: readonly string[] = [];
+  isClosed = false;
   readonly #issued = new Map<SpiffeId, Certificate>();
   #listener: ((change: CertificateChange) => void) | undefined;
 
@@ -39,6 +40,11 @@ export class FakeNodeCertificates implements NodeCertificates {
         lastError: waits ? 'the CA is away' : undefined,
       };
     });
+  }
+
+  close(): void {
+    this.isClosed = true;
+    this.#listener = undefined;
   }
 
   issue(identity: SpiffeId, notAfter: number): Certificate {

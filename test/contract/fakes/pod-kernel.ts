@@ -116,6 +116,11 @@ export class FakePodKernel implements PodKernel, CapturedPods {
     return 'reopened';
   }
 
+  refuseAll(): void {
+    this.calls.push('refuseAll');
+    for (const opened of this.#opened.values()) opened.dead = true;
+  }
+
   captured(): readonly NetnsCookie[] {
     return [...this.pins.keys()];
   }

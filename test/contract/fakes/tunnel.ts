@@ -76,6 +76,11 @@ export class FakeTunnel implements Tunnel {
         bytesFromServers: 5,
       },
       ended: { 'pod-dropped': this.#ended },
+      paths: {
+        outbound: { tunnel: 0, plain: 0, passthrough: open + this.#ended },
+        inbound: { tunnel: 0, plain: 0 },
+      },
+      sessions: { open: 6, opened: 7, handshakesFailed: 8 },
       descriptors: { open: 2 * open, limit: 1024 },
     };
   }

@@ -1,10 +1,10 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { Agent } from '../../../src/agent/agent.ts';
+import { Agent, type AgentDeps } from '../../../src/agent/agent.ts';
 import { callAgent, claimRunDirectory, systemClock, systemDirectories } from '../../../src/agent/index.ts';
 import { openMetrics, silentLog } from '../../../src/telemetry/index.ts';
 import { FakePodKernel } from '../../contract/fakes/pod-kernel.ts';
@@ -19,7 +19,9 @@ function runPath(t: ExecutionContext): string {
   return join(parent, 'run');
 }
 
-function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1') {
+type Mesh = NonNullable<AgentDeps['mesh']>;
+
+function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1', mesh?: Mesh) {
   const tunnel = new FakeTunnel();
   const log = silentLog();
   const claimed = claimRunDirectory(run, uid);
@@ -32,6 +34,7 @@ function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1') {
         close: (cookie) => kernel.close(cookie),
         check: (each, cookie) => kernel.check(each, cookie),
         captured: () => kernel.captured(),
+        refuseAll: () => kernel.refuseAll(),
         peerUid: () => uid,
         faults: () => [],
         mend: () => undefined,
@@ -40,12 +43,13 @@ function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1') {
         counts: () => [{ cookie: kernel.captured()[0] ?? (1n as never), reason: 'captured_outbound', count: 3 }],
       },
       tunnel,
+      ...(mesh === undefined ? {} : { mesh }),
       clock: systemClock,
       directories: systemDirectories(log),
       log,
       metrics: openMetrics({ process: false }),
     },
-    { run: claimed, bootId, version: '0.0.1', uid, drainDeadlineMs: 50 },
+    { run: claimed, bootId, version: '0.0.1', uid, drainMs: 50 },
   );
   return { agent, kernel, tunnel, path: claimed.socket };
 }
@@ -69,6 +73,8 @@ test('serves requests from enrolment to metrics, and stops clean', async (t) => 
   t.like(status.pods[0], { uid: 'uid-a', path: 'enrolled', netnsCookie: '5', openConnections: 1 });
   t.like(status.workers[0], { eventLoopDelayMs: { p50: 1, p99: 2, max: 3 } });
   t.like(status.totals, { bytesFromClients: 4, bytesFromServers: 5 });
+  t.deepEqual(status.paths, tunnel.status().paths);
+  t.deepEqual(status.sessions, { open: 6, opened: 7, handshakesFailed: 8 });
   const { metrics } = await callAgent<'metrics'>({ method: 'metrics' }, { path });
   for (const line of [
     'culvert_enrolled_pods 1',
@@ -76,6 +82,11 @@ test('serves requests from enrolment to metrics, and stops clean', async (t) => 
     'culvert_kernel_events_total{reason="captured_outbound"} 3',
     'culvert_relayed_bytes_total{from="client"} 4',
     'culvert_relayed_bytes_total{from="server"} 5',
+    'culvert_connections_path_total{direction="outbound",path="passthrough"} 1',
+    'culvert_connections_path_total{direction="inbound",path="tunnel"} 0',
+    'culvert_tunnel_sessions_open 6',
+    'culvert_tunnel_sessions_opened_total 7',
+    'culvert_tunnel_handshakes_failed_total 8',
   ])
     t.true(metrics.includes(line), line);
   await agent.stop();
@@ -83,6 +94,65 @@ test('serves requests from enrolment to metrics, and stops clean', async (t) => 
   t.deepEqual(tunnel.calls.at(-1), 'shutdown 50');
   t.true(kernel.pins.has(cookie), 'what is captured stays captured');
   t.false(existsSync(path));
+});
+
+/** A mesh of which nothing is known, with its calls in the order of the tunnel's. */
+function strangeMesh(calls: string[]): Mesh {
+  return {
+    start: () => void calls.push('mesh start'),
+    stop: () => void calls.push('mesh stop'),
+    status: () => ({
+      node: 'n1',
+      connected: false,
+      since: '2026-01-01T00:00:00.000Z',
+      reason: 'connect ENOENT',
+      workloads: 0,
+      services: 0,
+      certificates: [],
+    }),
+  };
+}
+
+test('serves requests although nothing of the mesh is known, and says so', async (t) => {
+  const run = runPath(t);
+  const { agent, kernel, path } = setUp(run, undefined, undefined, strangeMesh([]));
+  kernel.addNamespace('/run/netns/a', 5n);
+  await agent.start();
+  t.like(await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path }), { result: 'enrolled' });
+  const { status } = await callAgent<'status'>({ method: 'status' }, { path });
+  t.deepEqual(status.mesh, strangeMesh([]).status());
+  await agent.stop();
+});
+
+test('without a control process there is no mesh in its status', async (t) => {
+  const { agent, path } = setUp(runPath(t));
+  await agent.start();
+  t.is((await callAgent<'status'>({ method: 'status' }, { path })).status.mesh, null);
+  await agent.stop();
+});
+
+test('follows the mesh from before its first pod is served until the last connection has ended', async (t) => {
+  const run = runPath(t);
+  const first = setUp(run);
+  first.kernel.addNamespace('/run/netns/a', 5n);
+  await first.agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path: first.path });
+  await first.agent.stop();
+  const calls: string[] = [];
+  const { agent, tunnel } = setUp(run, new FakePodKernel(first.kernel), undefined, strangeMesh(calls));
+  tunnel.calls = calls;
+  await agent.start();
+  await agent.stop();
+  t.deepEqual(calls, ['mesh start', 'serve 5', 'shutdown 50', 'mesh stop']);
+});
+
+test('an agent that cannot start follows no mesh', async (t) => {
+  const run = runPath(t);
+  const calls: string[] = [];
+  const { agent } = setUp(run, undefined, undefined, strangeMesh(calls));
+  rmSync(run, { recursive: true });
+  await t.throwsAsync(agent.start());
+  t.deepEqual(calls, ['mesh start', 'mesh stop']);
 });
 
 test('stopping twice is stopping once', async (t) => {
@@ -157,6 +227,14 @@ test('a run directory belongs to one agent at a time, in this process', (t) => {
   claimRunDirectory(run, uid).release();
 });
 
+test('a control process has a run directory as an agent has', (t) => {
+  const run = runPath(t);
+  const claimed = claimRunDirectory(run, uid, 'control');
+  t.throws(() => claimRunDirectory(run, uid, 'control'), { code: 'ALREADY_RUNNING', message: /control process/ });
+  t.deepEqual(readdirSync(run), ['control.lock']);
+  claimed.release();
+});
+
 test('a run directory belongs to one agent at a time, among processes, and a killed one gives it up', async (t) => {
   const run = runPath(t);
   const script = join(run, '..', 'holder.mjs');
@@ -182,6 +260,27 @@ test('a run directory that others can write to is refused', (t) => {
   chmodSync(run, 0o777);
   t.throws(() => claimRunDirectory(run, uid), { code: 'RUN_UNUSABLE', message: /mode 0700/ });
 });
+
+for (const [owner, other] of [
+  ['agent', 'control'],
+  ['control', 'agent'],
+] as const)
+  test(`a run directory of the ${other} is refused to the ${owner}, and left as it is`, (t) => {
+    const run = runPath(t);
+    claimRunDirectory(run, uid, other).release();
+    const { message } = t.throws(() => claimRunDirectory(run, uid, owner), { code: 'RUN_UNUSABLE' });
+    t.true(message.includes(`${other}.lock`) && message.includes('--run'), message);
+    t.deepEqual(readdirSync(run), [`${other}.lock`]);
+    t.notThrows(() => claimRunDirectory(run, uid, other).release());
+  });
+
+for (const mode of [0o755, 0o711, 0o750])
+  test(`a control process refuses a run directory of mode ${mode.toString(8)}`, (t) => {
+    const run = runPath(t);
+    mkdirSync(run);
+    chmodSync(run, mode);
+    t.throws(() => claimRunDirectory(run, uid, 'control'), { code: 'RUN_UNUSABLE', message: /mode 0700/ });
+  });
 
 test('a run directory that is a file, or too long for a socket, is refused', (t) => {
   const run = runPath(t);

@@ -1,8 +1,12 @@
 import { EventEmitter } from 'node:events';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'ava';
-import { agent } from '../../../src/cli/agent.ts';
+import type { StatusReply } from '../../../src/agent/index.ts';
 import { main } from '../../../src/cli/main.ts';
 import { preflight } from '../../../src/cli/preflight.ts';
+import { runService } from '../../../src/cli/service.ts';
 import { formatStatus } from '../../../src/cli/status.ts';
 import { table } from '../../../src/cli/table.ts';
 import { uninstall } from '../../../src/cli/uninstall.ts';
@@ -42,6 +46,15 @@ for (const [title, args, sentence] of [
   ['half an enrolment', ['enrol', '--uid', 'a'], /required option/],
   ['workers that are no number', ['agent', '--workers', 'all'], /whole number from 1 to 64/],
   ['too many workers', ['agent', '--workers', '65'], /whole number from 1 to 64/],
+  ['a node without a control process', ['agent', '--node', 'n1'], /--node and --control together/],
+  ['a control process without a node', ['agent', '--control', '/x.sock'], /--node and --control together/],
+  ['a drain that is no time', ['agent', '--drain', '1m'], /number of seconds/],
+  ['a PING at no interval', ['agent', '--ping-interval', '0'], /from 0\.1 to 1728000 seconds/],
+  ['a life too short to be renewed', ['control', '--certificate-life', '4'], /whole number from 5 to 7776000/],
+  ['a control process without manifests', ['control', '--ca', '/ca', '--run', '/run'], /--manifests <dir>/],
+  ['a control process without a CA', ['control', '--manifests', '/m', '--run', '/run'], /--ca <dir>/],
+  ['a control process without a run directory', ['control', '--manifests', '/m', '--ca', '/ca'], /--run <dir>/],
+  ['a rotation without a CA', ['ca', 'rotate'], /--ca <dir>/],
   ['an unknown log level', ['agent', '--log-level', 'loud'], /Allowed choices/],
   ['a port that is none', ['enrol', ...enrolment, '--exclude-outbound-ports', '80,x'], /whole number from 1 to 65535/],
   [
@@ -62,7 +75,7 @@ for (const [title, args, sentence] of [
 test('help is no error', async (t) => {
   const { written, output } = capture();
   t.is(await main(['--help'], output), 0);
-  for (const name of ['agent', 'enrol', 'withdraw', 'status', 'preflight', 'uninstall'])
+  for (const name of ['agent', 'control', 'ca', 'enrol', 'withdraw', 'status', 'preflight', 'uninstall'])
     t.true(written.out.includes(name));
 });
 
@@ -95,53 +108,98 @@ test('a table keeps its columns, and control characters out of the terminal', (t
   t.is(table(['A', 'LONG'], [['xyz', 'b\u001b[31m']]), 'A    LONG\nxyz  b?[31m\n');
 });
 
+const status: StatusReply = {
+  agent: { version: '1', pid: 7, state: 'serving', startedAt: '2026-01-01T00:00:00.000Z' },
+  pods: [
+    {
+      uid: 'a',
+      name: 'web-0',
+      namespace: 'shop',
+      netns: '/run/netns/a',
+      addresses: ['10.0.0.1'],
+      path: 'enrolled',
+      openConnections: 3,
+      kernelEvents: { captured_outbound: 3, raw_socket: 2, nested_netns: 1 },
+    },
+    {
+      uid: 'b',
+      name: 'db-0',
+      namespace: 'shop',
+      netns: '/run/netns/b',
+      addresses: [],
+      path: 'failed',
+      error: 'boom',
+      openConnections: 0,
+      kernelEvents: {},
+    },
+  ],
+  unclaimed: ['9'],
+  workers: [
+    {
+      slot: 0,
+      state: 'serving',
+      openConnections: 3,
+      restarts: 0,
+      descriptorStops: 0,
+      eventLoopDelayMs: { p50: 1, p99: 20.46, max: 30 },
+    },
+  ],
+  totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0, bytesFromClients: 77, bytesFromServers: 88 },
+  ended: {},
+  paths: { outbound: { tunnel: 3, plain: 1, passthrough: 0 }, inbound: { tunnel: 2, plain: 4 } },
+  sessions: { open: 2, opened: 5, handshakesFailed: 0 },
+  descriptors: { open: 12, limit: 1024 },
+  mesh: null,
+};
+
 test('the status table names each pod, its path and why it is refused', (t) => {
-  const text = formatStatus({
-    agent: { version: '1', pid: 7, state: 'serving', startedAt: '2026-01-01T00:00:00.000Z' },
-    pods: [
-      {
-        uid: 'a',
-        name: 'web-0',
-        namespace: 'shop',
-        netns: '/run/netns/a',
-        addresses: ['10.0.0.1'],
-        path: 'enrolled',
-        openConnections: 3,
-        kernelEvents: { captured_outbound: 3, raw_socket: 2, nested_netns: 1 },
-      },
-      {
-        uid: 'b',
-        name: 'db-0',
-        namespace: 'shop',
-        netns: '/run/netns/b',
-        addresses: [],
-        path: 'failed',
-        error: 'boom',
-        openConnections: 0,
-        kernelEvents: {},
-      },
-    ],
-    unclaimed: ['9'],
-    workers: [
-      {
-        slot: 0,
-        state: 'serving',
-        openConnections: 3,
-        restarts: 0,
-        descriptorStops: 0,
-        eventLoopDelayMs: { p50: 1, p99: 20.46, max: 30 },
-      },
-    ],
-    totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0, bytesFromClients: 77, bytesFromServers: 88 },
-    ended: {},
-    descriptors: { open: 12, limit: 1024 },
-  });
+  const text = formatStatus(status);
   t.regex(text, /shop +web-0 +enrolled +3 +10\.0\.0\.1 +\/run\/netns\/a/);
   t.regex(text, /shop +db-0 +failed .*\(boom\)/);
   t.regex(text, /12 of 1024/);
   t.regex(text, /20\.5 ms/);
   t.regex(text, /77 from clients, 88 from servers/);
-  t.regex(text, /refused: 1 pods .*9/);
+  t.regex(
+    text,
+    /^paths: outbound 3 tunnel, 1 plain, 0 passed through; inbound 2 tunnel, 4 plain; sessions: 2 open, 5 opened, 0 handshakes failed$/m,
+  );
+  t.regex(text, /refused: 1 pod captured .*9/);
+  t.regex(text, /^mesh: none/m);
+});
+
+test('the status table says what is known of the mesh, and which certificates there are', (t) => {
+  const mesh = {
+    node: 'n1',
+    connected: false,
+    since: '2026-01-01T00:00:00.000Z',
+    reason: 'connect ENOENT',
+    workloads: 12,
+    services: 3,
+    certificates: [],
+  };
+  const unknown = formatStatus({ ...status, mesh });
+  t.regex(unknown, /^mesh: node n1, not connected since 2026-01-01T00:00:00\.000Z \(connect ENOENT\)$/m);
+  t.regex(unknown, /^nothing is known of the mesh yet$/m);
+  t.regex(unknown, /^no identity of this node needs a certificate$/m);
+  const { reason: _reason, ...connected } = mesh;
+  const known = formatStatus({
+    ...status,
+    mesh: {
+      ...connected,
+      connected: true,
+      lastUpdate: '2026-01-01T00:00:05.000Z',
+      certificates: [
+        { identity: 'spiffe://cluster.local/ns/shop/sa/web', state: 'available', expires: '2026-01-02T00:00:00.000Z' },
+        { identity: 'spiffe://cluster.local/ns/shop/sa/db', state: 'unavailable', lastError: 'the CA is away' },
+      ],
+    },
+  });
+  t.regex(known, /^mesh: node n1, connected since 2026-01-01T00:00:00\.000Z$/m);
+  const one = formatStatus({ ...status, mesh: { ...mesh, lastUpdate: 'now', workloads: 1, services: 1 } });
+  t.regex(one, /^1 workload and 1 service, last update now$/m);
+  t.regex(known, /^12 workloads and 3 services, last update 2026-01-01T00:00:05\.000Z$/m);
+  t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/web +available +2026-01-02T00:00:00\.000Z$/m);
+  t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/db +unavailable +- +the CA is away$/m);
 });
 
 test('the first signal drains, and the agent ends well', async (t) => {
@@ -154,7 +212,7 @@ test('the first signal drains, and the agent ends well', async (t) => {
       stopped = true;
     },
   };
-  const ended = agent(running, signals);
+  const ended = runService(running, signals);
   await started.promise;
   signals.emit('SIGTERM');
   t.is(await ended, 0);
@@ -172,9 +230,23 @@ test('the second signal ends the agent at once, however long the drain', async (
       return new Promise<void>(() => undefined);
     },
   };
-  const ended = agent(running, signals);
+  const ended = runService(running, signals);
   signals.emit('SIGTERM');
   await stopping.promise;
   signals.emit('SIGTERM');
   t.is(await ended, 1);
+});
+
+test('a rotation adds a root to the CA that is there, and makes none where there is none', async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'culvert-ca-'));
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  chmodSync(directory, 0o700);
+  const missing = capture();
+  t.is(await main(['ca', 'rotate', '--ca', join(directory, 'nowhere')], missing.output), 1);
+  t.regex(missing.written.error, /^culvert: there is no CA at .*nowhere/);
+  t.deepEqual(readdirSync(directory), []);
+  const { written, output } = capture();
+  t.is(await main(['ca', 'rotate', '--ca', directory], output), 0);
+  t.is(readdirSync(directory).length, 1);
+  t.regex(written.out, /^added .*\.pem$/m);
 });

@@ -4,7 +4,7 @@ import { DescriptorBudget } from '../../../src/ztunnel/descriptors.ts';
 function filled(limit: number, listeners: number, connections: number): DescriptorBudget {
   const budget = new DescriptorBudget(limit);
   budget.addListeners(listeners);
-  for (let at = 0; at < connections; at += 1) budget.addConnection();
+  budget.hold(2 * connections);
   return budget;
 }
 
@@ -37,20 +37,37 @@ test('listeners need room for one connection beside them', (t) => {
 
 test("a pod's share is half of the places while another is served, and all of them while none is", (t) => {
   const budget = filled(200, 0, 0);
-  t.false(budget.isShareFull(49, 2));
-  t.true(budget.isShareFull(50, 2));
-  t.true(budget.isShareFull(50, 9));
-  t.false(budget.isShareFull(99, 1));
-  t.true(budget.isShareFull(100, 1));
+  t.false(budget.isShareFull(2 * 49, 2));
+  t.true(budget.isShareFull(2 * 50, 2));
+  t.true(budget.isShareFull(2 * 50, 9));
+  t.false(budget.isShareFull(2 * 99, 1));
+  t.true(budget.isShareFull(2 * 100, 1));
 });
 
 test('a share has room again at 95 % of it, and a pod without connections always has', (t) => {
   const budget = filled(200, 0, 0);
-  t.false(budget.shareHasRoom(48, 2));
-  t.true(budget.shareHasRoom(47, 2));
-  t.true(budget.shareHasRoom(95, 1));
+  t.false(budget.shareHasRoom(2 * 48, 2));
+  t.true(budget.shareHasRoom(2 * 47, 2));
+  t.true(budget.shareHasRoom(2 * 95, 1));
   t.true(filled(2, 0, 0).shareHasRoom(0, 2));
   for (let limit = 2; limit < 60; limit += 1)
     for (let connections = 0; connections <= limit / 2; connections += 1)
-      t.false(filled(limit, 0, 0).isShareFull(connections, 2) && filled(limit, 0, 0).shareHasRoom(connections, 2));
+      t.false(
+        filled(limit, 0, 0).isShareFull(2 * connections, 2) && filled(limit, 0, 0).shareHasRoom(2 * connections, 2),
+      );
+});
+
+test('a session and a stream hold one each, and are refused only when nothing is left', (t) => {
+  const budget = filled(10, 2, 3);
+  t.true(budget.hasOne);
+  budget.hold(1);
+  t.true(budget.isFull);
+  t.true(budget.hasOne);
+  budget.hold(1);
+  t.false(budget.hasOne);
+  t.is(budget.used, 10);
+  t.true(budget.shareHasOne(3, 2));
+  t.false(budget.shareHasOne(4, 2));
+  budget.hold(-8);
+  t.is(budget.used, 2);
 });

@@ -19,6 +19,8 @@ const composition = data.composition as FakeComposition;
 const sockets = fakePodSockets(composition);
 const watched: PodSockets = {
   ...sockets,
+  // The client's own port is in use: by the client, which is on this machine too.
+  openInbound: (netnsFd, destination, client) => sockets.openInbound(netnsFd, destination, { ...client, port: 0 }),
   originalDestination: (socket) => {
     const port = socket.localPort ?? 0;
     if (composition.exit.includes(port)) process.exit(3);
@@ -31,4 +33,5 @@ const watched: PodSockets = {
     return sockets.originalDestination(socket);
   },
 };
-runTunnelWorker({ port: parentPort, sockets: watched }, data);
+const timeouts = { followTimeouts: () => undefined, pollTimeouts: () => undefined };
+runTunnelWorker({ port: parentPort, sockets: watched, timeouts }, data);

@@ -1,14 +1,21 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 
-/** A server on 127.0.0.1 that hands out its accepted sockets one by one. */
+/** A server that hands out its accepted sockets one by one. */
 export interface Listening {
   readonly server: Server;
   readonly port: number;
   accepted(): Promise<Socket>;
 }
 
-export async function listening(options: { pauseOnConnect?: boolean } = {}): Promise<Listening> {
+/** @param options `host`: default 127.0.0.1 */
+export async function listening({
+  host = '127.0.0.1',
+  ...options
+}: {
+  host?: string;
+  pauseOnConnect?: boolean;
+} = {}): Promise<Listening> {
   const waiting: Array<(socket: Socket) => void> = [];
   const ready: Socket[] = [];
   const server = createServer({ allowHalfOpen: true, noDelay: true, ...options }, (socket) => {
@@ -18,7 +25,7 @@ export async function listening(options: { pauseOnConnect?: boolean } = {}): Pro
     if (next === undefined) ready.push(socket);
     else next(socket);
   });
-  server.listen(0, '127.0.0.1');
+  server.listen(0, host);
   await once(server, 'listening');
   return {
     server,

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import test from 'ava';
 import { Relay } from '../../../src/ztunnel/relay.ts';
+import { SocketLeg } from '../../../src/ztunnel/socket-leg.ts';
 import { ending, pair } from './loopback.ts';
 
 interface Relayed {
@@ -16,7 +17,12 @@ interface Relayed {
 
 async function relayed(): Promise<Relayed> {
   const [[client, clientLeg], [serverLeg, server]] = await Promise.all([pair(), pair()]);
-  return { client, server, relay: new Relay(clientLeg, serverLeg), legs: [clientLeg, serverLeg] };
+  return {
+    client,
+    server,
+    relay: new Relay(new SocketLeg(clientLeg), new SocketLeg(serverLeg)),
+    legs: [clientLeg, serverLeg],
+  };
 }
 
 /** Probes as the worker's timer does, until the relay is over. */
@@ -135,7 +141,7 @@ test('loses nothing that was sent before the other leg was there', async (t) => 
   t.is(clientLeg.bytesRead, 0);
   const [serverLeg, server] = await pair();
   const serverEnding = ending(server);
-  new Relay(clientLeg, serverLeg);
+  new Relay(new SocketLeg(clientLeg), new SocketLeg(serverLeg));
   t.deepEqual(await serverEnding, { bytes: Buffer.from('early'), how: 'end' });
   server.end();
   client.resume();

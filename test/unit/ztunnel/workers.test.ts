@@ -24,6 +24,8 @@ import { ending, type Listening, listening } from './loopback.ts';
 
 const LOOPBACK = parseAddress('127.0.0.1') as Address;
 const pod = { uid: 'one' } as Pod;
+const SOL_SOCKET = 1;
+const SO_LINGER = 13;
 
 interface TestListener {
   readonly fd: number;
@@ -38,6 +40,8 @@ async function openListener(): Promise<TestListener> {
     reusePort: true,
     backlog: 128,
   });
+  // Accepted sockets inherit it: they are reset when the process dies.
+  addon.setSocketOption(fd, SOL_SOCKET, SO_LINGER, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
   const server = createServer().listen({ fd: addon.duplicate(fd) });
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
@@ -83,7 +87,12 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
   const logged: string[] = [];
   const log = (_: object, message: string): void => void logged.push(message);
   const tunnel = new TunnelWorkers(
-    { log: { info: log, warn: log, error: log }, duplicate: addon.duplicate },
+    {
+      log: { debug: log, info: log, warn: log, error: log },
+      duplicate: addon.duplicate,
+      meshSnapshot: () => ({ complete: true, workloads: [], services: [], removed: [], settings: undefined }),
+      wantCertificate: () => undefined,
+    },
     {
       entry: new URL('./fake-worker.ts', import.meta.url),
       workers,

@@ -1,7 +1,7 @@
 import { type ExitCode, exitCode } from './exit.ts';
 
-/** As much of the agent as the command needs. */
-interface RunningAgent {
+/** What runs until it is told to stop: an agent, a control process. */
+interface Service {
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -12,11 +12,14 @@ export interface Signals {
   off(signal: 'SIGTERM' | 'SIGINT', listener: () => void): unknown;
 }
 
+/** Longest interval there is. */
+const EVER_MS = 2 ** 31 - 1;
+
 /**
- * `culvert agent`: serves until SIGTERM or SIGINT, then drains. A second signal ends it at once: its promise does not
- * wait for the drain.
+ * Serves until SIGTERM or SIGINT, then stops in good order. A second signal ends it at once: its promise does not wait
+ * for the stop.
  */
-export async function agent(running: RunningAgent, signals: Signals): Promise<ExitCode> {
+export async function runService(service: Service, signals: Signals): Promise<ExitCode> {
   const first = Promise.withResolvers<void>();
   const second = Promise.withResolvers<'at once'>();
   let count = 0;
@@ -27,12 +30,15 @@ export async function agent(running: RunningAgent, signals: Signals): Promise<Ex
   };
   signals.on('SIGTERM', onSignal);
   signals.on('SIGINT', onSignal);
+  // Waiting for a signal does not keep a process alive, nor may the service have anything open.
+  const alive = setInterval(() => undefined, EVER_MS);
   try {
-    await Promise.race([running.start(), second.promise]);
+    await Promise.race([service.start(), second.promise]);
     await first.promise;
-    const end = await Promise.race([running.stop(), second.promise]);
+    const end = await Promise.race([service.stop(), second.promise]);
     return end === 'at once' ? exitCode.failed : exitCode.ok;
   } finally {
+    clearInterval(alive);
     signals.off('SIGTERM', onSignal);
     signals.off('SIGINT', onSignal);
   }

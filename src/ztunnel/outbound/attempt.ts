@@ -1,0 +1,140 @@
+import type { Socket } from 'node:net';
+import { connectHeaders } from '../../hbone/index.ts';
+import { type Endpoint, familyOf, identityOf, type SpiffeId, type Workload } from '../../mesh/index.ts';
+import { type Failure, failure, failureOfDial } from '../errors.ts';
+import { type Facts, outboundFacts } from '../facts.ts';
+import type { Path } from '../ledger.ts';
+import type { OpenConnection } from '../open-connection.ts';
+import type { PodTunnel } from '../pod-tunnel.ts';
+import type { PodSockets, TimeoutFollower, Timeouts } from '../ports.ts';
+import { endpointOf } from '../socket-address.ts';
+import type { Route } from './route.ts';
+
+/** What a captured client asked for, and how. */
+export interface Captured {
+  readonly client: Socket;
+  readonly destination: Endpoint;
+  /** It had bound its source address itself. */
+  readonly boundSource: boolean;
+  readonly timeouts: Timeouts | undefined;
+}
+
+/** A route that leads somewhere. */
+export type Followed = Exclude<Route, { kind: 'refuse' }>;
+type Tunnelled = Extract<Route, { kind: 'hbone' }>;
+
+interface AttemptDeps {
+  readonly sockets: Pick<PodSockets, 'openOutbound'>;
+  readonly timeouts: Pick<TimeoutFollower, 'followTimeouts'>;
+  readonly netnsFd: number;
+  readonly tunnel: PodTunnel | undefined;
+}
+
+/** A workload that takes no tunnel must answer within this, so that another can be tried (wire contract, section 1.2). */
+const CONNECT_TIMEOUT_MS = 10_000;
+
+/** Connects to where a route leads, and tells what became of it to those who choose endpoints. */
+export async function attempt(
+  connection: OpenConnection,
+  captured: Captured,
+  source: Workload | undefined,
+  route: Followed,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  const key = route.kind === 'passthrough' ? undefined : route.endpoint;
+  const costs = deps.tunnel?.mesh.costs;
+  if (key === undefined || costs === undefined) return await follow(connection, captured, source, route, deps);
+
+  costs.started(key);
+  const since = performance.now();
+  const failed = await follow(connection, captured, source, route, deps);
+  const ms = performance.now() - since;
+  if (failed === undefined) {
+    costs.connected(key, ms);
+    void connection.over.then(() => costs.ended(key));
+  } else {
+    if (failed.isWorthAnother) costs.failed(key, ms);
+    costs.ended(key);
+  }
+  return failed;
+}
+
+export function pathOf(route: Followed): Path {
+  switch (route.kind) {
+    case 'passthrough':
+      return 'outboundPassthrough';
+    case 'plain':
+      return 'outboundPlain';
+    case 'hbone':
+      return 'outboundTunnel';
+  }
+}
+
+/**
+ * What the log says of a connection.
+ *
+ * @param route undefined: it goes nowhere
+ * @param peer who the far end of the tunnel has proven to be; undefined: there is none
+ */
+export function factsOf(
+  { client, destination }: Captured,
+  source: Workload | undefined,
+  route: Followed | undefined,
+  peer?: SpiffeId,
+): Facts {
+  const from = endpointOf(client.remoteAddress, client.remotePort);
+  const identities =
+    peer === undefined || source === undefined ? undefined : { source: identityOf(source), destination: peer };
+  return outboundFacts({ client: from, destination, source, route, identities });
+}
+
+async function follow(
+  connection: OpenConnection,
+  captured: Captured,
+  source: Workload | undefined,
+  route: Followed,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  if (route.kind === 'hbone') return await tunnel(connection, captured, source, route, deps.tunnel);
+  // What is not of the mesh takes as long as it would without it.
+  const timeoutMs = route.kind === 'plain' ? CONNECT_TIMEOUT_MS : undefined;
+  return await dial(connection, captured, route.destination, timeoutMs, deps);
+}
+
+async function dial(
+  connection: OpenConnection,
+  { client, boundSource, timeouts }: Captured,
+  destination: Endpoint,
+  timeoutMs: number | undefined,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  const bound = boundSource ? endpointOf(client.remoteAddress, client.remotePort) : undefined;
+  if (boundSource && bound === undefined) return failure('client-gone');
+  // An endpoint of another family than the service's address cannot be reached from there.
+  const isSameFamily = bound !== undefined && familyOf(bound.address) === familyOf(destination.address);
+  let server: Socket;
+  try {
+    server = deps.sockets.openOutbound(deps.netnsFd, destination, isSameFamily ? bound.address : undefined, {
+      timeouts,
+    });
+  } catch (error) {
+    return failureOfDial(error);
+  }
+  const failed = await connection.dial(server, destination, timeoutMs === undefined ? {} : { timeoutMs });
+  if (failed === undefined && connection.server === server) deps.timeouts.followTimeouts(client, server, timeouts);
+  return failed;
+}
+
+async function tunnel(
+  connection: OpenConnection,
+  { client }: Captured,
+  source: Workload | undefined,
+  { nextHop, acceptable, authority, service }: Tunnelled,
+  pod: PodTunnel | undefined,
+): Promise<Failure | undefined> {
+  const from = endpointOf(client.remoteAddress, client.remotePort);
+  if (from === undefined || source === undefined || pod === undefined) return failure('client-gone');
+  const target = { sourceIdentity: identityOf(source), acceptable, nextHop };
+  const headers = connectHeaders({ source, client: from, serviceHostname: service?.hostname });
+  return await connection.tunnel((signal) => pod.connect(target, authority, headers, signal));
+}

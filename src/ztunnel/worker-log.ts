@@ -1,0 +1,57 @@
+/** What a worker says of itself; the main thread writes it. */
+export interface LogLine {
+  readonly level: 'debug' | 'info' | 'warn' | 'error';
+  readonly message: string;
+  /** Names: wire contract, section 9.2. */
+  readonly fields: Readonly<Record<string, string | number>>;
+}
+
+const MOST_IN_A_SECOND = { warn: 10, debug: 1000 } as const;
+type Level = keyof typeof MOST_IN_A_SECOND;
+
+/** Peers choose some of the texts. */
+const MOST_CHARACTERS = 512;
+
+/** Says each kind of thing at most so often a second, and then how many it kept to itself. */
+export class WorkerLog {
+  readonly #write: (line: LogLine) => void;
+  /** How often each message was said in this second. */
+  readonly #said = new Map<string, { readonly level: Level; times: number }>();
+
+  constructor(write: (line: LogLine) => void) {
+    this.#write = write;
+  }
+
+  /** @param message its kind: a fixed text */
+  warn(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
+    this.#say('warn', message, fields);
+  }
+
+  /** As `warn`, for those who want to know everything. */
+  debug(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
+    this.#say('debug', message, fields);
+  }
+
+  /** Begins a new second. */
+  nextSecond(): void {
+    for (const [message, { level, times }] of this.#said) {
+      const untold = times - MOST_IN_A_SECOND[level];
+      if (untold > 0) this.#write({ level, message: `${message}: more of them`, fields: { count: untold } });
+    }
+    this.#said.clear();
+  }
+
+  #say(level: Level, message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
+    const said = this.#said.get(message) ?? { level, times: 0 };
+    said.times += 1;
+    this.#said.set(message, said);
+    if (said.times <= MOST_IN_A_SECOND[level]) this.#write({ level, message, fields: withoutEmpty(fields) });
+  }
+}
+
+function withoutEmpty(fields: Readonly<Record<string, string | number | undefined>>): Record<string, string | number> {
+  const kept: Record<string, string | number> = {};
+  for (const [name, value] of Object.entries(fields))
+    if (value !== undefined) kept[name] = typeof value === 'string' ? value.slice(0, MOST_CHARACTERS) : value;
+  return kept;
+}
