@@ -4,6 +4,7 @@ import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { projectRoot } from './compile.ts';
+import type { LabControl } from './control.ts';
 import { LabError } from './names.ts';
 import type { LabNode } from './node.ts';
 import type { LabPod, PodRequest } from './pod.ts';
@@ -12,6 +13,8 @@ import { type Exit, LabProcess } from './process.ts';
 export interface AgentOptions {
   /** Tunnel workers. Default: 2. */
   workers?: number;
+  /** The control process that it follows, under the lab node's name. Default: none, so that it only relays. */
+  control?: LabControl;
   /** Further arguments of `culvert agent`. */
   args?: readonly string[];
   /** Default: `debug`. */
@@ -23,6 +26,8 @@ export interface AgentOptions {
   nodeArgs?: readonly string[];
   /** How long it may take to be ready. Default: 20 s. */
   readyMs?: number;
+  /** Is given every line of its log. */
+  onLine?: (line: string) => void;
 }
 
 const defaultReadyMs = 20_000;
@@ -45,12 +50,15 @@ export class LabAgent {
     const argv = [
       ...[process.execPath, ...(options.nodeArgs ?? []), join(projectRoot, 'src/cli/main.ts'), 'agent'],
       ...['--cgroup', node.cgroup, '--bpffs', node.bpffs, '--run', node.runDirectory],
-      ...['--workers', `${options.workers ?? 2}`, '--log-level', options.logLevel ?? 'debug', ...(options.args ?? [])],
+      ...['--workers', `${options.workers ?? 2}`, '--log-level', options.logLevel ?? 'debug'],
+      ...(options.control === undefined ? [] : ['--node', node.name, '--control', options.control.socket(node)]),
+      ...(options.args ?? []),
     ];
     const place = { netns: node.netns, cgroup: join(node.cgroup, 'agent') };
     const running = new LabProcess(place, argv, {
       ...(options.maxFiles === undefined ? {} : { maxFiles: options.maxFiles }),
       ...(options.env === undefined ? {} : { env: options.env }),
+      ...(options.onLine === undefined ? {} : { onLine: options.onLine }),
     });
     await running.json({ msg: 'ready' }, options.readyMs ?? defaultReadyMs);
     return new LabAgent(node, running);

@@ -15,6 +15,13 @@
  *
  * const agent = await n1.agent({ workers: 2 });         // `culvert agent`, ready; agent.kill() is kill -9, agent.stop() SIGTERM
  * await agent.enrol(client);                            // exclusions etc. as second argument
+ *
+ * const control = await lab.control({                   // `culvert control`, ready
+ *   manifests: { 'pods.yaml': [podManifest(client), podManifest(server)] },
+ * });
+ * const meshed = await n2.agent({ control });           // with --node and --control: tunnels, has identities
+ * control.write('pods.yaml', podManifest(client));      // an edit; takes effect at once
+ *
  * const capture = await lab.capture(client);            // or a link, or (client, 'lo')
  * (await capture.stop()).contains('secret');            // across packets, per TCP stream
  * const before = await snapshot(n1);                    // programs, links, maps, pins, rules, listeners
@@ -23,13 +30,13 @@
  * The whole face:
  *
  * - `Lab.create(title?, { lockWaitMs?, shared? })`, `lab.node(name)`, `lab.link(a, b, { delayMs?, lossPercent?, rateMbit? })`,
- *   `lab.capture(link | pod | node, interface?)`, `lab.dispose()`; `lab.id`, `.nodes`, `.links`, `.cgroup`, `.bpffs`, `.directory`.
+ *   `lab.capture(link | pod | node, interface?)`, `lab.control({ manifests? | directory? })`, `lab.dispose()`; `lab.id`, `.nodes`, `.links`, `.cgroup`, `.bpffs`, `.directory`.
  * - node: `.pod(name, { ipv4?, ipv6?, namespace?, serviceAccount? })`, `.run(argv, options?)`, `.exec(argv, options?)` (host
  *   network), `.agent(options?)`, `.sysctl(values)`; `.netns`, `.cgroup`, `.bpffs`, `.runDirectory`, `.ipv4`, `.ipv6`, `.podCidrs`, `.pods`.
  * - pod: `.run(argv, options?)`, `.exec(argv, options?)`, `.request(changes?)` (as `enrol` takes it), `.sysctl(values)`, `.delete()`;
  *   `.netns`, `.cgroup`, `.addresses`, `.ipv4`, `.ipv6`, `.uid`, `.name`, `.node`.
  * - run and exec options: `uid`, `restricted` (default true in pods: neither CAP_NET_ADMIN nor CAP_NET_RAW), `dropCapabilities`,
- *   `env`, `stdin`, `cwd`, `maxFiles`. `exec` gives `{ code, signal, stdout, stderr }` and does not throw for a bad code.
+ *   `env`, `stdin`, `cwd`, `maxFiles`, `onLine`. `exec` gives `{ code, signal, stdout, stderr }` and does not throw for a bad code.
  * - process: `.line(regexp, deadlineMs?)`, `.json(fields?, deadlineMs?)`, `.exit`, `.exited`, `.kill(signal?)`, `.signal(signal)`,
  *   `.write(data)`, `.end()`, `.pid`, `.lines`, `.stdout`, `.stderr`.
  * - link: `.down()`, `.up()`, `.lose(percent)` (100: a black hole); `.nodes`, `.interfaces`.
@@ -37,8 +44,13 @@
  *   `.streams()`, `.packets`.
  * - agent: `.enrol(pod, changes?)`, `.withdraw(pod)`, `.status()`, `.request(object)`, `.raw(bytes)`, `.log(fields)`, `.logs`,
  *   `.kill(signal?)`, `.stop()`, `.process`, `.socket`.
- * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `hold`, `peer`, `transfer`, `endpoint`; compiled, so async:
- *   `uringConnect`, `load`, `answer`, `web`, `probe`.
+ * - agent options: `workers`, `control`, `args`, `logLevel`, `maxFiles`, `env`, `nodeArgs`, `readyMs`, `onLine`.
+ * - control: `.start()`, `.stop()`, `.kill(signal?)`, `.restart()`, `.write(file, manifests)`, `.remove(file)`, `.socket(node)`,
+ *   `.log(fields)`, `.logs`, `.process`, `.manifests`, `.ca`, `.runDirectory`.
+ * - `podManifest(pod, options?)`, `serviceManifest(name, options)`, `endpointSliceManifest(name, options)`,
+ *   `nodeManifest(node, locality?)`: Kubernetes objects.
+ * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `hold`, `peer`, `transfer`, `endpoint`, `h2Client`, `h2Server`,
+ *   `h2Hostile`; compiled, so async: `uringConnect`, `load`, `answer`, `web`, `probe`.
  *
  * How it cleans up: at the end of the block; at the process's exit, SIGINT, SIGTERM and SIGHUP; and, for an owner killed
  * by SIGKILL, whatever it started dies with it and the next `Lab.create` (or `sweep()`) removes the rest.
@@ -48,8 +60,18 @@
 export type { AgentOptions, LabAgent } from './agent.ts';
 export * as apps from './apps/index.ts';
 export type { Capture, Captured, Packet, PacketFilter } from './capture.ts';
+export type { ControlOptions, LabControl, ManifestFile } from './control.ts';
 export { Lab, type LabOptions } from './lab.ts';
 export type { LabLink, LinkOptions } from './link.ts';
+export {
+  endpointSliceManifest,
+  type Manifest,
+  nodeManifest,
+  type PodManifestOptions,
+  podManifest,
+  type ServiceManifestOptions,
+  serviceManifest,
+} from './manifests.ts';
 export { LabError, type LabId } from './names.ts';
 export type { LabNode } from './node.ts';
 export type { LabPod, PodOptions, PodRequest } from './pod.ts';

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Capture } from './capture.ts';
 import { command } from './command.ts';
 import { compile } from './compile.ts';
+import { type ControlOptions, LabControl } from './control.ts';
 import { LabLink, type LinkOptions } from './link.ts';
 import { takeLock } from './lock.ts';
 import { cgroupMount, cgroupName, LabError, type LabId, labsDirectory, newLabId } from './names.ts';
@@ -117,6 +118,11 @@ export class Lab implements AsyncDisposable {
     const running = new LabProcess({ netns, cgroup: this.toolsCgroup }, [program, file, interfaceName ?? usual]);
     await running.line(/^ready$/);
     return new Capture(running, file);
+  }
+
+  /** Starts the lab's control process and waits until it is ready. One per lab. */
+  control(options: ControlOptions = {}): Promise<LabControl> {
+    return LabControl.start(this, options);
   }
 
   /** Removes the lab, whole. Calling it twice does nothing. */

@@ -1,6 +1,6 @@
 /** A process in a namespace and a cgroup of the lab. */
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { projectRoot } from './compile.ts';
 import { LabError } from './names.ts';
@@ -15,7 +15,7 @@ export interface RunOptions {
   restricted?: boolean;
   /** Further capabilities to take away, in setpriv's form: `sys_ptrace`. */
   dropCapabilities?: readonly string[];
-  /** Added to a small environment (PATH, HOME, LANG). */
+  /** Added to a small environment (PATH, HOME, LANG, NODE_COMPILE_CACHE). */
   env?: Readonly<Record<string, string>>;
   /** Written to standard input, which is then closed. Undefined: `run` leaves it open, `exec` closes it. */
   stdin?: string | Uint8Array;
@@ -23,6 +23,8 @@ export interface RunOptions {
   cwd?: string;
   /** RLIMIT_NOFILE, soft and hard. Default: the hard limit of this process. */
   maxFiles?: number;
+  /** Is given every line of standard output. */
+  onLine?: (line: string) => void;
 }
 
 /** Where a process is to live. */
@@ -65,7 +67,9 @@ function launch(place: Place, argv: readonly string[], options: RunOptions): str
 
 function environment(added: RunOptions['env']): NodeJS.ProcessEnv {
   const path = [dirname(process.execPath), '/usr/sbin', '/usr/bin', '/sbin', '/bin', process.env.PATH ?? ''].join(':');
-  return { PATH: path, HOME: process.env.HOME ?? '/root', LANG: 'C.UTF-8', ...added };
+  // As deploy/daemonset.yaml gives it: an agent that has to compile what it runs is another one.
+  const cache = process.env.NODE_COMPILE_CACHE ?? join(projectRoot, 'build', 'compile-cache');
+  return { PATH: path, HOME: process.env.HOME ?? '/root', LANG: 'C.UTF-8', NODE_COMPILE_CACHE: cache, ...added };
 }
 
 interface Waiter {
@@ -111,6 +115,7 @@ export class LabProcess {
     });
     createInterface({ input: child.stdout }).on('line', (line) => {
       this.lines.push(line);
+      options.onLine?.(line);
       this.#look();
     });
     this.exit = new Promise((resolve) => {

@@ -146,5 +146,5 @@ test('deploy/daemonset.yaml gives the agent what it asks for', (t) => {
   for (const name of Object.keys(given)) t.true(names?.includes(name), name);
   const mounted = container.volumeMounts.map(({ mountPath }) => mountPath);
   for (const name of ['--cgroup', '--bpffs', '--run']) t.true(mounted.includes(given[name] ?? ''), name);
-  t.true(pod.terminationGracePeriodSeconds * 1000 > Number(given['--drain-deadline-ms']));
+  t.true(pod.terminationGracePeriodSeconds > Number(given['--drain']));
 });

@@ -5,11 +5,12 @@ import { compile, projectRoot } from '../compile.ts';
 const python = '/usr/bin/python3';
 const directory = join(projectRoot, 'test', 'lab', 'apps');
 
-/** Turns `{ bindPort: 1, hold: true }` into `--bind-port 1 --hold`; false and undefined are left out. */
-function flags(options: Readonly<Record<string, string | number | boolean | undefined>>): string[] {
+/** Turns `{ bindPort: 1, hold: true }` into `--bind-port 1 --hold`; false and undefined are left out, a list is given one by one. */
+function flags(options: Readonly<Record<string, string | number | boolean | readonly string[] | undefined>>): string[] {
   return Object.entries(options).flatMap(([name, value]) => {
     if (value === undefined || value === false) return [];
     const flag = `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+    if (typeof value === 'object') return value.flatMap((each) => [flag, each]);
     return value === true ? [flag] : [flag, `${value}`];
   });
 }
@@ -187,4 +188,105 @@ export interface TransferOptions {
 export function transfer({ to, ...options }: TransferOptions): string[] {
   const destinations = to === undefined ? {} : { to: to.join(',') };
   return [process.execPath, join(directory, 'transfer.ts'), ...flags({ ...options, ...destinations })];
+}
+
+/** Of both h2Client and h2Server. Files are PEM. */
+interface H2Options {
+  cert?: string;
+  key?: string;
+  /** Undefined: the other is not checked. */
+  roots?: string;
+  tls?: '1.2' | '1.3';
+  /** Default: `h2`. Empty: none. */
+  alpn?: string;
+  /** `name: value`. In a client's, `%` is the number of the request. */
+  header?: readonly string[];
+  /** SETTINGS_INITIAL_WINDOW_SIZE. Default: 65,535. */
+  window?: number;
+  /** SETTINGS_MAX_FRAME_SIZE. Default: 16,384. */
+  frame?: number;
+  /** SETTINGS_HEADER_TABLE_SIZE. Default: 4,096. */
+  table?: number;
+  /** SETTINGS_MAX_CONCURRENT_STREAMS. Default: 100. */
+  maxStreams?: number;
+  /** Pad DATA at random. */
+  padding?: boolean;
+  /** Header blocks in pieces of so many bytes: CONTINUATION. */
+  split?: number;
+  seed?: number;
+}
+
+export interface H2ClientOptions extends H2Options {
+  to: string;
+  port: number;
+  /** Source address. */
+  bind?: string;
+  /** Default: CONNECT. */
+  method?: string;
+  /** Undefined: none is sent. */
+  authority?: string;
+  /** Opened at once. Default: 1. */
+  streams?: number;
+  /** Random bytes that each sends; else `send`. */
+  bytes?: number;
+  /** Default: `hello` and a newline. */
+  send?: string;
+  /** END_STREAM only after the peer's. */
+  endLast?: boolean;
+  /** RST_STREAM with this code (its name) once something has come back. */
+  reset?: string;
+  /** Sizes of the dynamic table, comma-separated; the next one for each request. */
+  tables?: string;
+  /** Lines of standard input are sent on every stream. */
+  hold?: boolean;
+}
+
+/** An HBONE client that is not ours. See h2-client.py. */
+export function h2Client(options: H2ClientOptions): string[] {
+  return [python, '-B', join(directory, 'h2-client.py'), ...flags({ ...options })];
+}
+
+export interface H2ServerOptions extends H2Options {
+  /** Default: `::`. */
+  bind?: string;
+  /** 0: any; `listening` tells. */
+  port: number;
+  /** Of every answer. Default: 200. */
+  status?: number;
+  /** Never answers. */
+  silent?: boolean;
+  /** Of each session, the first streams to refuse: REFUSED_STREAM. */
+  refuse?: number;
+  /** GOAWAY when a session has so many requests. */
+  goawayAfter?: number;
+  /** RST_STREAM when so many bytes have come on a stream. */
+  resetAfter?: number;
+  /** Its code, by name. Default: CONNECT_ERROR. */
+  reset?: string;
+  /** Gives no window back until it is told `go`. */
+  stall?: boolean;
+}
+
+/** An HBONE server that is not ours. Ready at `{event:'listening'}`. See h2-server.py. */
+export function h2Server(options: H2ServerOptions): string[] {
+  return [python, '-B', join(directory, 'h2-server.py'), ...flags({ ...options })];
+}
+
+export interface H2HostileOptions {
+  to: string;
+  port: number;
+  cert: string;
+  key: string;
+  authority: string;
+  /** See h2-hostile.py. */
+  attack: string;
+  /** How often. Default: 10,000. */
+  count?: number;
+  /** Stays connected until its standard input ends. */
+  hold?: boolean;
+}
+
+/** An HBONE client that means harm. Ends with `{event:'over'}`. See h2-hostile.py. */
+export function h2Hostile(options: H2HostileOptions): string[] {
+  return [python, '-B', join(directory, 'h2-hostile.py'), ...flags({ ...options })];
 }

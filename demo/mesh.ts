@@ -1,0 +1,104 @@
+/** Acts 2, 5 and 6: the mesh comes up, is killed and comes back, and tells of itself. */
+import { join } from 'node:path';
+import type { StatusReply } from '../src/agent/index.ts';
+import { type LabAgent, type LabControl, type LabNode, snapshot } from '../test/lab/index.ts';
+import { showTalk, web } from './conversations.ts';
+import { pathOf, short, trace } from './evidence.ts';
+import { act, claim, command, doing, quote, say } from './screen.ts';
+import { ask, podOf, type Stage, startAgent, startControl, type Talk } from './stage.ts';
+
+export interface Mesh {
+  readonly control: LabControl;
+  readonly agents: readonly [LabAgent, LabAgent];
+}
+
+/** Exit codes of curl. */
+const notConnected = 7;
+const wasReset = 56;
+
+export async function raise(stage: Stage): Promise<Mesh> {
+  act('2. The mesh: one control process, an agent on each node');
+  const { n1, n2, client, webV1, webV2 } = stage;
+  const rules = await rulesOf(stage);
+  doing('starting the control process');
+  const control = await startControl(stage);
+  const [ready] = control.logs.filter(({ msg }) => msg === 'ready');
+  command('control', 'culvert control --manifests demo/manifests --ca ... --run ...');
+  say(`Kubernetes YAML: ${ready?.workloads} workloads, ${ready?.services} service; and it is the CA`);
+  doing('starting two agents');
+  const agents = await Promise.all([startAgent(n1, control), startAgent(n2, control)]);
+  command('n1, n2', 'culvert agent --node NAME --control .../NAME.sock');
+  for (const [agent, pod] of [
+    [agents[0], client],
+    [agents[0], webV1],
+    [agents[1], webV2],
+  ] as const) {
+    const since = performance.now();
+    await agent.enrol(pod);
+    say(`${pod.name} is enrolled, while it runs: ${(performance.now() - since).toFixed(0)} ms`);
+  }
+  say('outsider is not: its namespace is not in the mesh');
+  const held = await Promise.all([identities(agents[0], 2), identities(agents[1], 1)]);
+  say(`certificates of n1: ${held[0].join(', ')}; of n2: ${held[1].join(', ')}`);
+  say('(shop/buyer is short for spiffe://cluster.local/ns/shop/sa/buyer)');
+  claim(
+    "each agent has identities of its own node's pods, no others",
+    held[0].join() === 'shop/buyer,shop/seller' && held[1].join() === 'shop/seller',
+  );
+  claim('no iptables or nft rule and no route was written, in nodes or pods', (await rulesOf(stage)) === rules);
+  return { control, agents };
+}
+
+async function rulesOf({ n1, n2 }: Stage): Promise<string> {
+  const taken = await Promise.all([snapshot(n1), snapshot(n2)]);
+  return taken.flatMap(({ rules }) => rules).join('\n');
+}
+
+/** What an agent has certificates for, when it has so many. */
+async function identities(agent: LabAgent, count: number): Promise<string[]> {
+  const issued = (): string[] =>
+    agent.logs.flatMap(({ msg, identity }) => (msg === 'certificate issued' ? [`${identity}`] : []));
+  while (new Set(issued()).size < count) await agent.log({ msg: 'certificate issued' });
+  const { status } = (await agent.status()) as { status: StatusReply };
+  const held = status.mesh?.certificates.filter(({ state }) => state === 'available') ?? [];
+  return held.map(({ identity }) => short(identity)).sort();
+}
+
+export async function killAgents(stage: Stage, { control, agents }: Mesh): Promise<Mesh> {
+  act('5. Both agents die: kill -9');
+  const { lab, link, n1, n2, client, webV1, webV2, outsider } = stage;
+  await Promise.all(agents.map((agent) => agent.kill()));
+  const capture = await lab.capture(link);
+  const talks = [await ask(client, web), await ask(client, podOf(webV2)), await ask(outsider, podOf(webV1))];
+  const captured = await capture.stop();
+  for (const talk of talks) showTalk(talk);
+  const isRefused = ({ code }: Talk): boolean => code === notConnected || code === wasReset;
+  const bytes = captured.payloadBytes();
+  say(`bytes of apps that crossed the link meanwhile: ${bytes}`);
+  claim('without an agent enrolled pods are refused, never served in the clear', talks.every(isRefused) && bytes === 0);
+  doing('starting the agents again');
+  const since = performance.now();
+  const back = await Promise.all([startAgent(n1, control), startAgent(n2, control)]);
+  const talk = await ask(client, web);
+  const seconds = (performance.now() - since) / 1000;
+  const traces = await trace([talk], back, [client, webV1, webV2]);
+  showTalk(talk);
+  say(`${seconds.toFixed(1)} s after the agents' start; nobody enrolled anything again`);
+  claim(
+    'agents that come back know their pods, and the tunnel is back',
+    traces.every((each) => pathOf(each) === 'tunnel'),
+  );
+  return { control, agents: back };
+}
+
+export async function showStatus(node: LabNode): Promise<void> {
+  act('6. What the agent of n1 says of itself');
+  command('n1', 'culvert status');
+  const main = join(import.meta.dirname, '../src/cli/main.ts');
+  const { code, stdout, stderr } = await node.exec([process.execPath, main, 'status', '--run', node.runDirectory]);
+  quote(stdout + stderr);
+  claim(
+    'culvert status knows both pods of n1',
+    code === 0 && /shop +client /.test(stdout) && /shop +web-v1 /.test(stdout),
+  );
+}
