@@ -165,7 +165,11 @@ async function throughput(ends: Ends, streams: number): Promise<{ gbps: number; 
   const argv = ['iperf3', '--client', ends.server.ipv4, '--port', `${iperfPort}`];
   const said = await output(ends.client, [...argv, '--time', `${seconds}`, '--parallel', `${streams}`, '--json']);
   const after = machineCpu();
-  const { end } = JSON.parse(said) as { end: { sum_received: { bits_per_second: number; bytes: number } } };
+  const { end, error } = JSON.parse(said) as {
+    end: { sum_received?: { bits_per_second: number; bytes: number } };
+    error?: string;
+  };
+  if (end.sum_received === undefined) throw new Error(`iperf3: ${error ?? said}`);
   const { bits_per_second: bits, bytes } = end.sum_received;
   const per = (kind: keyof CpuTime): number => (after[kind] - before[kind]) / (bytes / gibibyte);
   return { gbps: bits / 1e9, perGiB: { user: per('user'), system: per('system'), softirq: per('softirq') } };
