@@ -8,7 +8,6 @@
  */
 import { readdirSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { table } from '../src/cli/table.ts';
 import { Lab, type LabAgent } from '../test/lab/index.ts';
 import {
@@ -17,12 +16,14 @@ import {
   formatSpread,
   machine,
   OtherLoad,
+  readOptions,
   residentBytesOf,
   type Spread,
   spread,
 } from './sample.ts';
 
-const { values } = parseArgs({
+const usage = 'usage: bench enrol [--pods N] [--workers N] [--quick] [--shared] [--json]';
+const values = readOptions(usage, {
   options: {
     json: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
@@ -36,7 +37,7 @@ const workers = Number(values.workers);
 const startMs = 20_000;
 const pollMs = 20;
 if (!(count >= 1) || !(workers >= 1)) {
-  console.error('usage: bench enrol [--pods N] [--workers N] [--quick] [--shared] [--json]');
+  console.error(usage);
   process.exit(2);
 }
 

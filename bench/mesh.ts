@@ -12,7 +12,6 @@
  * end: figures of a busy machine.
  */
 import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { table } from '../src/cli/table.ts';
 import { apps, Lab, type LabAgent, type LabPod } from '../test/lab/index.ts';
 import {
@@ -22,6 +21,7 @@ import {
   machine,
   OtherLoad,
   pairwise,
+  readOptions,
   residentBytesOf,
   type Spread,
   spread,
@@ -61,7 +61,8 @@ const slackMs = 30_000;
 const gibibyte = 2 ** 30;
 const ticksPerSecond = 100;
 
-const { values } = parseArgs({
+const usage = `usage: bench mesh [--rounds N] [--seconds S, 1 or more] [--only ${keys.join(',')}] [--quick] [--shared] [--json]`;
+const values = readOptions(usage, {
   options: {
     json: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
@@ -76,9 +77,7 @@ const seconds = Number(values.seconds ?? (values.quick ? 1 : 2));
 const asked = values.only?.split(',') ?? keys.filter((key) => !values.quick || !slowKeys.includes(key));
 const wanted = new Set(keys.filter((key) => asked.includes(key)));
 if (asked.some((each) => !keys.some((key) => key === each)) || !(rounds >= 1) || !(seconds >= 1)) {
-  console.error(
-    `usage: bench mesh [--rounds N] [--seconds S, 1 or more] [--only ${keys.join(',')}] [--quick] [--shared] [--json]`,
-  );
+  console.error(usage);
   process.exit(2);
 }
 

@@ -10,7 +10,6 @@
  * of a pair, so that traffic takes the same interfaces in every case. The cases take turns within a round.
  */
 import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
 import { table } from '../src/cli/table.ts';
 import { apps, Lab, type LabAgent, type LabNode, type LabPod } from '../test/lab/index.ts';
 import {
@@ -21,6 +20,7 @@ import {
   machine,
   OtherLoad,
   pairwise,
+  readOptions,
   residentBytesOf,
   type Spread,
   signed,
@@ -47,7 +47,8 @@ const gibibyte = 2 ** 30;
 const slackMs = 30_000;
 const lastCpu = availableParallelism() - 1;
 
-const { values } = parseArgs({
+const usage = `usage: bench redirect [--rounds N] [--seconds S] [--only ${parts.join(',')}] [--quick] [--shared] [--json]`;
+const values = readOptions(usage, {
   options: {
     json: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
@@ -62,9 +63,7 @@ const seconds = Number(values.seconds ?? (values.quick ? 1 : 2));
 const wanted = new Set(values.only.split(','));
 const unknown = [...wanted].filter((part) => !parts.some((each) => each === part));
 if (unknown.length > 0 || !(rounds >= 1) || !(seconds > 0)) {
-  console.error(
-    `usage: bench redirect [--rounds N] [--seconds S] [--only ${parts.join(',')}] [--quick] [--shared] [--json]`,
-  );
+  console.error(usage);
   process.exit(2);
 }
 

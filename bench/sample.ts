@@ -2,6 +2,20 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { join } from 'node:path';
+import { type ParseArgsConfig, parseArgs } from 'node:util';
+
+/** What the bench was asked for on its command line. An argument that it does not know ends it with its usage: exit code 2. */
+export function readOptions<const Config extends ParseArgsConfig>(
+  usage: string,
+  config: Config,
+): ReturnType<typeof parseArgs<Config>>['values'] {
+  try {
+    return parseArgs(config).values;
+  } catch (error) {
+    console.error(`bench: ${error instanceof Error ? error.message : error}\n${usage}`);
+    process.exit(2);
+  }
+}
 
 /** The middle of some rounds, and how far apart they were. */
 export interface Spread {

@@ -1,6 +1,6 @@
 /** The demo's two nodes and four pods, as demo/manifests describes them, and what its apps ask each other. */
 import { randomBytes } from 'node:crypto';
-import { appendFileSync, readFileSync } from 'node:fs';
+import { openSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   apps,
@@ -74,8 +74,9 @@ export function logOf(lab: Lab, name: string): string {
 }
 
 function logTo(lab: Lab, name: string): (line: string) => void {
-  const file = logOf(lab, name);
-  return (line) => appendFileSync(file, `${line}\n`);
+  // Open as long as this process: at its end the directory goes before the agents do, and they log until then.
+  const file = openSync(logOf(lab, name), 'a');
+  return (line) => void writeSync(file, `${line}\n`);
 }
 
 /** Who is asked. */

@@ -11,7 +11,6 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import { table } from '../../src/cli/table.ts';
 import { completeUpdate } from '../../src/control/build/changes.ts';
@@ -21,9 +20,10 @@ import { ManifestSource } from '../../src/control/manifests/source.ts';
 import type { KubernetesObject } from '../../src/control/objects/index.ts';
 import { type Address, type MeshUpdate, ReadModel } from '../../src/mesh/index.ts';
 import { silentLog } from '../../src/telemetry/index.ts';
-import { fixed, formatSpread, interleave, machine, pairwise, type Spread, spread } from '../sample.ts';
+import { fixed, formatSpread, interleave, machine, pairwise, readOptions, type Spread, spread } from '../sample.ts';
 
-const { values } = parseArgs({
+const usage = 'usage: bench mesh/read-model [--rounds N] [--quick] [--json]';
+const values = readOptions(usage, {
   options: {
     json: { type: 'boolean', default: false },
     quick: { type: 'boolean', default: false },
@@ -38,7 +38,7 @@ const NAMESPACES = 50;
 const NODES = 100;
 const FILES = 100;
 if (!(rounds >= 1)) {
-  console.error('usage: bench mesh/read-model [--rounds N] [--quick] [--json]');
+  console.error(usage);
   process.exit(2);
 }
 

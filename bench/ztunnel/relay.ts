@@ -1,6 +1,6 @@
 /**
  * Throughput of one stream through a Relay against the same stream without it, over loopback, interleaved.
- * Sender, relay and receiver have a thread each. `node bench/ztunnel/relay.ts [--json] [--rounds=3] [--mib=1024]`
+ * Sender, relay and receiver have a thread each. `./dev bench ztunnel/relay [--json] [--rounds=3] [--mib=1024]`
  */
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer } from 'node:net';

@@ -1,5 +1,6 @@
 /** Joins the rooms into a node agent. */
 import { existsSync, readFileSync } from 'node:fs';
+import { resolve } from 'node:path';
 import process from 'node:process';
 import {
   Agent,
@@ -21,6 +22,7 @@ import { type Log, type LogLevel, openLog, openMetrics } from '../telemetry/inde
 import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
 import { type ExitCode, exitCode } from './exit.ts';
 import { runService } from './service.ts';
+import { version } from './version.ts';
 
 /** What the process holds beside pods and connections: programs, maps, logs, the agent socket's clients. */
 const OWN_DESCRIPTORS = 256;
@@ -42,7 +44,7 @@ interface AgentCommandOptions {
 interface MeshOptions {
   /** This node's name. */
   readonly node: string;
-  /** Path of the node's socket of the control process. */
+  /** Path of the node's socket of the control process; a relative one is resolved against the working directory. */
   readonly control: string;
   /** Seconds, as all that follow. A session of the pool may be idle for so long. */
   readonly poolIdle: number;
@@ -133,7 +135,11 @@ function tunnelMesh({ node, poolIdle, pingInterval, pingTimeout }: MeshOptions):
 
 /** The control process, the certificates of this node, and the tunnel. */
 function joinMesh({ node, control }: MeshOptions, tunnel: TunnelFeed, log: Log): NodeMesh {
-  const source = new ControlClient({ log, clock: timer, directories: systemDirectories(log) }, { path: control, node });
+  const source = new ControlClient(
+    { log, clock: timer, directories: systemDirectories(log) },
+    // Absolute, so that the log tells where it was looked for.
+    { path: resolve(control), node },
+  );
   const certificates = new CertificateStore({ authority: source, clock: timer, log });
   return new NodeMesh(
     {
@@ -161,11 +167,4 @@ function descriptorLimit(): number {
   const path = '/proc/self/limits';
   const found = existsSync(path) ? /^Max open files\s+(\d+)/m.exec(readFileSync(path, 'utf8'))?.[1] : undefined;
   return found === undefined ? 1024 : Number(found);
-}
-
-function version(): string {
-  const described: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
-  return typeof described === 'object' && described !== null && 'version' in described
-    ? String(described.version)
-    : 'unknown';
 }

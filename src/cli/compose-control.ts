@@ -25,6 +25,8 @@ interface ControlCommandOptions {
 export async function runControl(options: ControlCommandOptions): Promise<ExitCode> {
   const log = openLog({ level: options.logLevel });
   try {
+    // First: who names the wrong folder must not leave a new CA behind.
+    const source = await openManifestSource({ log }, { directory: options.manifests });
     const run = claimRunDirectory(options.run, process.geteuid?.() ?? 0, 'control');
     const mesh = new ReadModel();
     const ca = await BuiltInCa.open(
@@ -37,7 +39,6 @@ export async function runControl(options: ControlCommandOptions): Promise<ExitCo
       },
       { maxValiditySeconds: options.certificateLife, overlapMs: options.rootOverlap * 1000 },
     );
-    const source = await openManifestSource({ log }, { directory: options.manifests });
     const server = new ControlServer({ mesh, signer: ca, clock: systemClock, log }, { directory: run.path });
     const publish = async (update: MeshUpdate): Promise<void> => {
       try {

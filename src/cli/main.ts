@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
+import { version } from './version.ts';
 
 const MAX_WORKERS = 64;
 /** Seconds. Below this a renewal that is tried once more would come too late. */
@@ -21,6 +22,7 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
   const culvert = new Command('culvert');
   culvert
     .description('A sidecarless service mesh: one agent per node')
+    .version(version())
     .showHelpAfterError(false)
     .exitOverride()
     .configureOutput({

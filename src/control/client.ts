@@ -52,6 +52,8 @@ interface Lost {
 }
 
 const JITTER = 0.2;
+const LOST = 'no connection to the control process';
+const HINT = 'is the control process running, and is this its --run/NODE.sock?';
 
 /**
  * The agent's connection to the control process. It comes back by itself; while it is away, what was known stays in force
@@ -156,8 +158,9 @@ export class ControlClient implements CertificateAuthority {
     const pauseMs = this.#pauseMs();
     this.#attempts += 1;
     const fields = { path: this.#options.path, reason, pause_ms: pauseMs };
-    if (wasConnected || this.#attempts === 1) this.#deps.log.warn(fields, 'no connection to the control process');
-    else this.#deps.log.debug(fields, 'no connection to the control process');
+    if (wasConnected) this.#deps.log.warn(fields, LOST);
+    else if (this.#attempts === 1) this.#deps.log.warn({ ...fields, hint: HINT }, LOST);
+    else this.#deps.log.debug(fields, LOST);
     this.#enter({
       kind: 'waiting',
       lost,

@@ -233,7 +233,8 @@ function now(): number {
   return performance.now();
 }
 
-async function requireFolder(directory: string): Promise<void> {
+/** @throws ControlError MANIFESTS_UNREADABLE: there is no such folder */
+export async function requireFolder(directory: string): Promise<void> {
   try {
     if ((await stat(directory)).isDirectory()) return;
   } catch (cause) {

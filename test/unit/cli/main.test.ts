@@ -10,6 +10,7 @@ import { runService } from '../../../src/cli/service.ts';
 import { formatStatus } from '../../../src/cli/status.ts';
 import { table } from '../../../src/cli/table.ts';
 import { uninstall } from '../../../src/cli/uninstall.ts';
+import { version } from '../../../src/cli/version.ts';
 
 function capture() {
   const written = { out: '', error: '' };
@@ -71,6 +72,13 @@ for (const [title, args, sentence] of [
     t.regex(written.error, /^culvert: .*\n$/);
     t.is(written.out, '');
   });
+
+test('--version tells the version of package.json', async (t) => {
+  const { written, output } = capture();
+  t.is(await main(['--version'], output), 0);
+  t.is(written.out, `${version()}\n`);
+  t.regex(written.out, /^\d+\.\d+\.\d+\n$/);
+});
 
 test('help is no error', async (t) => {
   const { written, output } = capture();
