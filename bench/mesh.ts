@@ -13,7 +13,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { table } from '../src/cli/table.ts';
-import { apps, Lab, type LabAgent, type LabPod } from '../test/lab/index.ts';
+import { apps, Lab, type LabAgent, type LabPod, type LabProcess } from '../test/lab/index.ts';
 import {
   fixed,
   formatSpread,
@@ -99,6 +99,9 @@ interface Report {
   readonly cpu: Record<Way, CpuTime[]>;
 }
 
+/** The iperf3 server of each pod. */
+const iperfs = new Map<LabPod, LabProcess>();
+
 const report = await measure();
 console.log(values.json ? JSON.stringify(summary(report), undefined, 2) : formatReport(report));
 
@@ -131,7 +134,9 @@ async function make(lab: Lab): Promise<MeshBed> {
   const web = await apps.web({ port: webPort });
   for (const { server } of all) {
     await server.run(web).json({ event: 'listening' });
-    await server.run(['iperf3', '--server', '--forceflush', '--port', `${iperfPort}`]).line(/listening/);
+    const iperf = server.run(['iperf3', '--server', '--forceflush', '--port', `${iperfPort}`]);
+    await iperf.line(/listening/);
+    iperfs.set(server, iperf);
   }
   return bed;
 }
@@ -164,6 +169,8 @@ async function throughput(ends: Ends, streams: number): Promise<{ gbps: number; 
   const argv = ['iperf3', '--client', ends.server.ipv4, '--port', `${iperfPort}`];
   const said = await output(ends.client, [...argv, '--time', `${seconds}`, '--parallel', `${streams}`, '--json']);
   const after = machineCpu();
+  // It serves one test at a time, and breaks off with whoever comes before it has put the last one away.
+  await iperfs.get(ends.server)?.line(/listening/);
   const { end, error } = JSON.parse(said) as {
     end: { sum_received?: { bits_per_second: number; bytes: number } };
     error?: string;
