@@ -16,6 +16,7 @@ import {
   formatSpread,
   machine,
   OtherLoad,
+  progress,
   readOptions,
   residentBytesOf,
   type Spread,
@@ -122,10 +123,6 @@ async function each<Pod>(
 function take(agent: LabAgent, when: string): Stock {
   const { pid } = agent.process;
   return { when, residentBytes: residentBytesOf(pid), descriptors: readdirSync(`/proc/${pid}/fd`).length };
-}
-
-function progress(what: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`bench: ${what}\n`);
 }
 
 function formatReport(): string {

@@ -20,7 +20,9 @@ import {
   interleave,
   machine,
   OtherLoad,
+  output,
   pairwise,
+  progress,
   readOptions,
   residentBytesOf,
   type Spread,
@@ -57,7 +59,6 @@ const churnClients = 8;
 const paceConnections = 4;
 const heldConnections = 4000;
 const settleMs = 2000;
-const slackMs = 30_000;
 const gibibyte = 2 ** 30;
 const ticksPerSecond = 100;
 
@@ -166,8 +167,9 @@ async function round(ends: Ends): Promise<{ figures: Figures; perGiB: CpuTime }>
 
 async function throughput(ends: Ends, streams: number): Promise<{ gbps: number; perGiB: CpuTime }> {
   const before = machineCpu();
-  const argv = ['iperf3', '--client', ends.server.ipv4, '--port', `${iperfPort}`];
-  const said = await output(ends.client, [...argv, '--time', `${seconds}`, '--parallel', `${streams}`, '--json']);
+  const to = ['--client', ends.server.ipv4, '--port', `${iperfPort}`];
+  const argv = ['iperf3', ...to, '--time', `${seconds}`, '--parallel', `${streams}`, '--json'];
+  const said = await output(ends.client, argv, seconds);
   const after = machineCpu();
   // It serves one test at a time, and breaks off with whoever comes before it has put the last one away.
   await iperfs.get(ends.server)?.line(/listening/);
@@ -183,8 +185,9 @@ async function throughput(ends: Ends, streams: number): Promise<{ gbps: number; 
 
 async function requestsPerSecond({ client, server }: Ends): Promise<{ rps: number; cpuPer10k: number }> {
   const url = `http://${server.ipv4}:${webPort}/`;
+  const argv = ['wrk', '-t1', `-c${requestConnections}`, `-d${Math.ceil(seconds)}s`, url];
   const before = machineCpu();
-  const said = await output(client, ['wrk', '-t1', `-c${requestConnections}`, `-d${Math.ceil(seconds)}s`, url]);
+  const said = await output(client, argv, seconds);
   const after = machineCpu();
   if (/Socket errors|Non-2xx/.test(said)) throw new Error(said);
   const rps = Number(/Requests\/sec:\s+([\d.]+)/.exec(said)?.[1]);
@@ -195,7 +198,7 @@ async function requestsPerSecond({ client, server }: Ends): Promise<{ rps: numbe
 
 async function connectionsPerSecond({ client, server }: Ends): Promise<number> {
   const options = { mode: 'churn', to: server.ipv4, port: webPort, clients: churnClients, seconds } as const;
-  const said = JSON.parse(await output(client, await apps.probe(options))) as {
+  const said = JSON.parse(await output(client, await apps.probe(options), seconds)) as {
     done: number;
     failed: number;
     seconds: number;
@@ -211,7 +214,7 @@ async function pace({ client, server }: Ends): Promise<{ p50: number; p99: numbe
   const url = `http://${server.ipv4}:${webPort}/`;
   const argv = ['wrk', '-t1', `-c${paceConnections}`, `-d${Math.ceil(seconds)}s`, '-s', script, url];
   const said = JSON.parse(
-    (await output(client, argv)).split('\n').findLast((line) => line.startsWith('{')) ?? '{}',
+    (await output(client, argv, seconds)).split('\n').findLast((line) => line.startsWith('{')) ?? '{}',
   ) as {
     errors: number;
     p50: number;
@@ -252,15 +255,6 @@ function residentBytes(agents: readonly LabAgent[]): number {
 /** Idle is what is measured: let what the connecting has left be collected. */
 async function settle(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, settleMs));
-}
-
-async function output(pod: LabPod, argv: readonly string[]): Promise<string> {
-  const running = pod.run(argv, { stdin: '' });
-  const slack = setTimeout(() => running.signal('SIGKILL'), seconds * 1000 + slackMs);
-  const { code } = await running.exit;
-  clearTimeout(slack);
-  if (code !== 0) throw new Error(`${argv.join(' ')} ended with ${code}: ${running.stderr}${running.stdout}`);
-  return running.stdout;
 }
 
 function machineCpu(): CpuTime {
@@ -331,8 +325,4 @@ function formatReport(all: Report): string {
     '',
     `CPU s/GiB of one stream: ${cpu.join('; ')}`,
   ].join('\n');
-}
-
-function progress(what: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`bench: ${what}\n`);
 }

@@ -19,7 +19,9 @@ import {
   interleave,
   machine,
   OtherLoad,
+  output,
   pairwise,
+  progress,
   readOptions,
   residentBytesOf,
   type Spread,
@@ -44,7 +46,6 @@ const heldSteps = [0, 1000, 8000] as const;
 const quickHeldSteps = [0, 500, 1000] as const;
 const settleMs = 1500;
 const gibibyte = 2 ** 30;
-const slackMs = 30_000;
 const lastCpu = availableParallelism() - 1;
 
 const usage = `usage: bench redirect [--rounds N] [--seconds S] [--only ${parts.join(',')}] [--quick] [--shared] [--json]`;
@@ -210,15 +211,6 @@ async function startAgents(near: LabNode, far: LabNode): Promise<[LabAgent, LabA
   return [await near.agent({ logLevel: 'info' }), await far.agent({ logLevel: 'info' })];
 }
 
-async function output(pod: LabPod, argv: readonly string[]): Promise<string> {
-  const running = pod.run(argv, { stdin: '' });
-  const slack = setTimeout(() => running.signal('SIGKILL'), seconds * 1000 + slackMs);
-  const { code } = await running.exit;
-  clearTimeout(slack);
-  if (code !== 0) throw new Error(`${argv.join(' ')} ended with ${code}: ${running.stderr}${running.stdout}`);
-  return running.stdout;
-}
-
 interface Probed {
   readonly done: number;
   readonly failed: number;
@@ -234,7 +226,7 @@ function onCpu(cpu: number): string[] {
 }
 
 async function probe(pod: LabPod, options: apps.ProbeOptions, prefix: readonly string[] = []): Promise<Probed> {
-  const result = JSON.parse(await output(pod, [...prefix, ...(await apps.probe(options))])) as Probed;
+  const result = JSON.parse(await output(pod, [...prefix, ...(await apps.probe(options))], seconds)) as Probed;
   // A figure of a path that fails is a figure of something else.
   if (result.failed > result.done / 1000) throw new Error(`${result.failed} of ${result.done} failed: ${result.error}`);
   return result;
@@ -277,7 +269,7 @@ async function measureThroughput(bed: Bed): Promise<Record<string, Figures>> {
     const { client, server } = bed.ends[path];
     const before = agentSeconds(bed);
     const argv = ['iperf3', '--client', server.ipv4, '--port', `${iperfPort}`, '--time', `${seconds}`, '--json'];
-    const { end } = JSON.parse(await output(client, argv)) as {
+    const { end } = JSON.parse(await output(client, argv, seconds)) as {
       end: { sum_received: { bits_per_second: number; bytes: number } };
     };
     const { bits_per_second: bits, bytes } = end.sum_received;
@@ -294,7 +286,8 @@ async function measureRequests(bed: Bed): Promise<Figures> {
   const found = await interleave(paths, rounds, async (path) => {
     const { client, server } = bed.ends[path];
     const url = `http://${server.ipv4}:${webPort}/`;
-    const said = await output(client, ['wrk', '-t1', `-c${requestConnections}`, `-d${Math.ceil(seconds)}s`, url]);
+    const argv = ['wrk', '-t1', `-c${requestConnections}`, `-d${Math.ceil(seconds)}s`, url];
+    const said = await output(client, argv, seconds);
     if (/Socket errors|Non-2xx/.test(said)) throw new Error(said);
     return Number(/Requests\/sec:\s+([\d.]+)/.exec(said)?.[1]);
   });
@@ -394,10 +387,6 @@ function figuresOf(unit: string, less: boolean, found: Record<Path, number[]>): 
 }
 
 // --- What is shown
-
-function progress(what: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`bench: ${what}\n`);
-}
 
 function formatReport(all: Report): string {
   const { date, kernel, cpus, node } = all.machine;

@@ -3,6 +3,10 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { join } from 'node:path';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
+import type { LabPod } from '../test/lab/index.ts';
+
+/** Beyond the time that a command was told to take. */
+const SLACK_MS = 30_000;
 
 /** What the bench was asked for on its command line. An argument that it does not know ends it with its usage: exit code 2. */
 export function readOptions<const Config extends ParseArgsConfig>(
@@ -15,6 +19,21 @@ export function readOptions<const Config extends ParseArgsConfig>(
     console.error(`bench: ${error instanceof Error ? error.message : error}\n${usage}`);
     process.exit(2);
   }
+}
+
+/** To whoever watches. */
+export function progress(what: string): void {
+  if (process.stderr.isTTY) process.stderr.write(`bench: ${what}\n`);
+}
+
+/** What a command says that is to take this long. Throws if it fails. */
+export async function output(pod: LabPod, argv: readonly string[], seconds: number): Promise<string> {
+  const running = pod.run(argv, { stdin: '' });
+  const slack = setTimeout(() => running.signal('SIGKILL'), seconds * 1000 + SLACK_MS);
+  const { code } = await running.exit;
+  clearTimeout(slack);
+  if (code !== 0) throw new Error(`${argv.join(' ')} ended with ${code}: ${running.stderr}${running.stdout}`);
+  return running.stdout;
 }
 
 /** The middle of some rounds, and how far apart they were. */

@@ -6,7 +6,6 @@
 import { parseArgs } from 'node:util';
 import {
   type Address,
-  DEFAULT_SETTINGS,
   type Endpoint,
   parseAddress,
   ReadModel,
@@ -15,6 +14,7 @@ import {
 } from '../../src/mesh/index.ts';
 import { EndpointCosts } from '../../src/ztunnel/outbound/endpoints.ts';
 import { type ChooseEndpoint, route } from '../../src/ztunnel/outbound/route.ts';
+import { service as meshService, meshUpdate, workload as meshWorkload } from '../../test/contract/fakes/mesh.ts';
 import { fixed, formatSpread, interleave, machine, type Spread, spread } from '../sample.ts';
 
 const WORKLOADS = 10_000;
@@ -43,14 +43,10 @@ const routes = Number(values.routes ?? 20_000);
 
 const model = new ReadModel();
 const workloads = Array.from({ length: WORKLOADS }, (_, index) => workload(index));
-model.apply({
-  complete: true,
-  workloads,
-  services: [...Array.from({ length: SERVICES }, (_, index) => service(index)), nearService()],
-  removed: [],
-  settings: DEFAULT_SETTINGS,
-});
-const source = workloads[0] as Workload;
+const services = [...Array.from({ length: SERVICES }, (_, index) => service(index)), nearService()];
+model.apply(meshUpdate({ complete: true, workloads, services }));
+/** None of those that are asked for: what leads to itself takes no tunnel. */
+const source = workload(WORKLOADS);
 const costs = new EndpointCosts({ memory: EndpointCosts.allocate(2), worker: 0 });
 const troubled = new EndpointCosts({ memory: EndpointCosts.allocate(2), worker: 0 });
 for (const { addresses } of workloads.slice(0, BIG_ENDPOINTS / 2))
@@ -75,7 +71,7 @@ function run(each: Case): number {
     case 'service of 1,000, after a change':
       return time(100, (turn) => {
         const changed = { ...(workloads[turn] as Workload) };
-        model.apply({ complete: false, workloads: [changed], services: [], removed: [], settings: undefined });
+        model.apply(meshUpdate({ workloads: [changed] }));
         ask(serviceAddress(BIG), 80);
       });
   }
@@ -113,51 +109,18 @@ function workload(index: number): Workload {
   const ports = [{ servicePort: 80, targetPort: 8080 }];
   const own = index < BIG_ENDPOINTS ? BIG : 1 + Math.floor((index - BIG_ENDPOINTS) / SMALL_ENDPOINTS);
   const zone = `zone-${index % ZONES}`;
-  return {
-    uid: `Kubernetes//Pod/shop/pod-${index}`,
+  return meshWorkload({
     name: `pod-${index}`,
-    namespace: 'shop',
     addresses: [address(`10.${index >> 8}.${index & 255}.1`)],
-    network: '',
     node: `node-${index % 100}`,
-    hostname: '',
-    protocol: 'hbone',
-    trustDomain: '',
     serviceAccount: 'shop',
-    waypoint: undefined,
-    canonicalName: 'shop',
-    canonicalRevision: 'latest',
-    workloadType: 'pod',
-    workloadName: 'shop',
-    nativeTunnel: false,
-    authorizationPolicies: [],
-    status: 'healthy',
-    clusterId: 'Kubernetes',
-    networkGateway: undefined,
     services: { [serviceKey(own)]: ports, ...(own === BIG ? { [serviceKey(SERVICES)]: ports } : {}) },
-    applicationTunnel: undefined,
     locality: { region: 'region', zone, subzone: '' },
-    networkMode: 'standard',
-    capacity: 1,
-  };
+  });
 }
 
 function service(index: number): Service {
-  return {
-    name: `service-${index}`,
-    namespace: 'shop',
-    hostname: `service-${index}.shop.svc.cluster.local`,
-    addresses: [{ network: '', address: serviceAddress(index) }],
-    addressBlocks: [],
-    ports: [{ servicePort: 80, targetPort: 8080 }],
-    subjectAltNames: [],
-    waypoint: undefined,
-    weightedWaypoints: [],
-    loadBalancing: undefined,
-    ipFamilies: 'automatic',
-    canonical: true,
-    visibility: 'public',
-  };
+  return meshService({ name: `service-${index}`, addresses: [{ network: '', address: serviceAddress(index) }] });
 }
 
 function nearService(): Service {

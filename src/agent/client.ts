@@ -1,5 +1,6 @@
 import { connect } from 'node:net';
-import { AgentError, messageOf } from './errors.ts';
+import { messageOf } from '../mesh/index.ts';
+import { AgentError } from './errors.ts';
 import { encodePod, type Method, parseReply, type Reply, type Request } from './protocol.ts';
 
 const NEWLINE = 0x0a;

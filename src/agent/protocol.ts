@@ -4,8 +4,17 @@
  */
 import { posix } from 'node:path';
 import { z } from 'zod';
-import { type Address, type Cidr, isHostAddress, type Pod, parseAddress, parseCidr } from '../mesh/index.ts';
-import { AgentError, agentErrorCodes, codeOf, messageOf } from './errors.ts';
+import {
+  type Address,
+  type Cidr,
+  codeOf,
+  isHostAddress,
+  messageOf,
+  type Pod,
+  parseAddress,
+  parseCidr,
+} from '../mesh/index.ts';
+import { AgentError, agentErrorCodes } from './errors.ts';
 
 /** Longest request line, without its newline. */
 export const MAX_REQUEST_BYTES = 65_536;

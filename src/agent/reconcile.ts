@@ -10,9 +10,9 @@
 
 import { basename, dirname } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import type { NetnsCookie, Pod } from '../mesh/index.ts';
+import { messageOf, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import type { Log, Metrics } from '../telemetry/index.ts';
-import { AgentError, type AgentErrorCode, messageOf } from './errors.ts';
+import { AgentError, type AgentErrorCode } from './errors.ts';
 import type { Clock, DirectoryWatch, PodKernel, PreparedPod, Tunnel } from './ports.ts';
 import type { EnrolResult, WithdrawResult } from './protocol.ts';
 import type { SavedPod } from './state.ts';

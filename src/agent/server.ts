@@ -2,11 +2,13 @@
  * The agent's unix socket. Every client is bounded: in number, in the size of a request, in the time to send it and to
  * take the reply. Requests of one client are answered in order; clients do not wait for each other.
  */
+
 import { chmodSync, renameSync, rmSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname, join } from 'node:path';
+import { messageOf } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { AgentError, messageOf } from './errors.ts';
+import { AgentError } from './errors.ts';
 import type { PeerCredentials } from './ports.ts';
 import { encodeError, MAX_REQUEST_BYTES, parseRequest, type Request, tooLarge } from './protocol.ts';
 

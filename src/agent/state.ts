@@ -4,9 +4,9 @@
  */
 import * as disk from 'node:fs/promises';
 import { z } from 'zod';
-import type { NetnsCookie, Pod } from '../mesh/index.ts';
+import { codeOf, messageOf, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { AgentError, codeOf, messageOf } from './errors.ts';
+import { AgentError } from './errors.ts';
 import { encodePod, parsePod } from './protocol.ts';
 
 const STATE_SCHEMA = 1;

@@ -17,7 +17,7 @@ import {
 import { ControlClient } from '../control/index.ts';
 import { CertificateStore, systemClock as timer } from '../identity/index.ts';
 import { duplicate, openKernel, peerUid } from '../kernel/index.ts';
-import type { MeshUpdate } from '../mesh/index.ts';
+import { type MeshUpdate, messageOf } from '../mesh/index.ts';
 import { type Log, type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
 import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
 import { type ExitCode, exitCode } from './exit.ts';
@@ -115,7 +115,7 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
     });
     return await runService(node, process);
   } catch (error) {
-    log.fatal({ error }, error instanceof Error ? error.message : String(error));
+    log.fatal({ error }, messageOf(error));
     return exitCode.failed;
   }
 }

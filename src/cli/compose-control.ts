@@ -1,9 +1,9 @@
 /** Joins the rooms into a control process. */
 import process from 'node:process';
-import { claimRunDirectory } from '../agent/index.ts';
+import { claimRunDirectory, systemDirectories } from '../agent/index.ts';
 import { ControlServer, openManifestSource } from '../control/index.ts';
-import { BuiltInCa, systemClock, systemDirectories } from '../identity/index.ts';
-import { type MeshUpdate, ReadModel } from '../mesh/index.ts';
+import { BuiltInCa, systemClock } from '../identity/index.ts';
+import { type MeshUpdate, messageOf, ReadModel } from '../mesh/index.ts';
 import { type LogLevel, openLog } from '../telemetry/index.ts';
 import { type ExitCode, exitCode } from './exit.ts';
 import { runService } from './service.ts';
@@ -68,7 +68,7 @@ export async function runControl(options: ControlCommandOptions): Promise<ExitCo
     };
     return await runService(control, process);
   } catch (error) {
-    log.fatal({ error }, error instanceof Error ? error.message : String(error));
+    log.fatal({ error }, messageOf(error));
     return exitCode.failed;
   }
 }

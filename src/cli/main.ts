@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { availableParallelism } from 'node:os';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { codeOf, messageOf } from '../mesh/index.ts';
 import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
 import { version } from './version.ts';
@@ -156,7 +157,7 @@ export async function main(args: readonly string[], output: Output = terminal): 
       if (error.code === 'culvert.noCommand') output.error('culvert: name a command; culvert --help lists them\n');
       return error.exitCode === 0 ? exitCode.ok : exitCode.usage;
     }
-    output.error(`culvert: ${error instanceof Error ? error.message : String(error)}\n`);
+    output.error(`culvert: ${messageOf(error)}\n`);
     return isBadRequest(error) ? exitCode.usage : exitCode.failed;
   }
 }
@@ -258,7 +259,7 @@ function portList(text: string): number[] {
 
 /** What the caller wrote is wrong, so it is a usage error even though the agent's room found it. */
 function isBadRequest(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'BAD_REQUEST';
+  return codeOf(error) === 'BAD_REQUEST';
 }
 
 if (import.meta.main) process.exit(await main(process.argv.slice(2)));

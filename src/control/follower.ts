@@ -1,8 +1,9 @@
 /** One agent's connection to its node's socket, seen from the control process. */
+
 import type { Socket } from 'node:net';
 import type { SignedCertificate, SigningRequest } from '../identity/index.ts';
+import { codeOf, messageOf } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { codeOf, messageOf } from './errors.ts';
 import { LineReader } from './lines.ts';
 import {
   encodeRefused,

@@ -1,8 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import { type Clock, IdentityError, type SignedCertificate, type SigningRequest } from '../identity/index.ts';
-import type { MeshUpdate } from '../mesh/index.ts';
+import { type MeshUpdate, messageOf } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { messageOf } from './errors.ts';
 import { LineReader } from './lines.ts';
 import { encodeFollow, encodeSign, type FromControl, MAX_CONTROL_LINE_BYTES, parseFromControl } from './wire.ts';
 

@@ -1,7 +1,8 @@
 import { chmodSync, renameSync, rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { ControlError, messageOf } from './errors.ts';
+import { messageOf } from '../mesh/index.ts';
+import { ControlError } from './errors.ts';
 import { Follower, type FollowerDeps, type FollowerOptions } from './follower.ts';
 
 /** Longest path that fits a unix socket's address, its final zero not counted. */

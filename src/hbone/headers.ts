@@ -26,6 +26,22 @@ export interface Forwarded {
   readonly host?: string;
 }
 
+/** Keys of baggage, and what they tell. */
+const BAGGAGE_FIELDS: ReadonlyMap<string, Exclude<keyof Baggage, 'workloadType'>> = new Map([
+  ['k8s.cluster.name', 'clusterId'],
+  ['k8s.namespace.name', 'namespace'],
+  ['service.name', 'canonicalName'],
+  ['service.version', 'canonicalRevision'],
+  ['cloud.region', 'region'],
+  ['cloud.availability_zone', 'zone'],
+]);
+/** Keys that tell the workload's name, and with it its type. */
+const BAGGAGE_WORKLOADS: ReadonlyMap<string, Workload['workloadType']> = new Map([
+  ['k8s.deployment.name', 'deployment'],
+  ['k8s.cronjob.name', 'cronjob'],
+  ['k8s.pod.name', 'pod'],
+  ['k8s.job.name', 'job'],
+]);
 /** Characters of a baggage value: visible ones but for the comma. There is no encoding, so no others can be sent. */
 const BAGGAGE_VALUE = /^[\x21-\x2b\x2d-\x7e]+$/;
 /** Longest value of a baggage item that is taken, and most characters of baggage that are looked at: nothing real is longer. */
@@ -94,42 +110,10 @@ export function parseBaggage(values: readonly string[]): Baggage {
 }
 
 function keepItem(baggage: { -readonly [K in keyof Baggage]: Baggage[K] }, key: string, value: string): void {
-  switch (key) {
-    case 'k8s.cluster.name':
-      baggage.clusterId = value;
-      break;
-    case 'k8s.namespace.name':
-      baggage.namespace = value;
-      break;
-    case 'k8s.deployment.name':
-      baggage.workloadType = 'deployment';
-      baggage.workloadName = value;
-      break;
-    case 'k8s.cronjob.name':
-      baggage.workloadType = 'cronjob';
-      baggage.workloadName = value;
-      break;
-    case 'k8s.pod.name':
-      baggage.workloadType = 'pod';
-      baggage.workloadName = value;
-      break;
-    case 'k8s.job.name':
-      baggage.workloadType = 'job';
-      baggage.workloadName = value;
-      break;
-    case 'service.name':
-      baggage.canonicalName = value;
-      break;
-    case 'service.version':
-      baggage.canonicalRevision = value;
-      break;
-    case 'cloud.region':
-      baggage.region = value;
-      break;
-    case 'cloud.availability_zone':
-      baggage.zone = value;
-      break;
-  }
+  const workloadType = BAGGAGE_WORKLOADS.get(key);
+  if (workloadType !== undefined) baggage.workloadType = workloadType;
+  const field = workloadType === undefined ? BAGGAGE_FIELDS.get(key) : 'workloadName';
+  if (field !== undefined) baggage[field] = value;
 }
 
 /** `for="10.0.0.1:1234"`, and `;host=` if a service was addressed. */

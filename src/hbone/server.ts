@@ -1,15 +1,9 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import {
-  type Address,
-  type Certificate,
-  type Endpoint,
-  parseAddress,
-  parseSpiffeId,
-  type SpiffeId,
-} from '../mesh/index.ts';
+import { type Address, type Endpoint, parseAddress, parseSpiffeId, type SpiffeId } from '../mesh/index.ts';
 import { HboneError } from './errors.ts';
 import { threadFrames } from './frames/index.ts';
+import { ownCertificate } from './own-certificate.ts';
 import type { Certificates } from './ports.ts';
 import type { IncomingRequest, ServerSession, SessionOptions } from './session.ts';
 import { serverHandshake } from './tls/handshake.ts';
@@ -188,7 +182,8 @@ export class TunnelServer {
     const { socket, endpoint, local, abort } = handshake;
     const deadline = setTimeout(() => abort.abort(this.#late()), this.#handshakeTimeoutMs).unref();
     try {
-      const certificate = await unlessAborted(this.#certificate(), abort.signal);
+      const own = ownCertificate(this.#deps.certificates, this.#options.identity);
+      const certificate = await unlessAborted(own, abort.signal);
       if (endpoint === undefined || local === undefined)
         throw new HboneError('TLS_FAILED', 'the peer has gone already');
       const secured = await serverHandshake(socket, certificate, this.#trustDomain, { signal: abort.signal });
@@ -236,16 +231,6 @@ export class TunnelServer {
     if (this.#sessions.size > 0) return;
     clearInterval(this.#sweep);
     this.#sweep = undefined;
-  }
-
-  async #certificate(): Promise<Certificate> {
-    const { identity } = this.#options;
-    try {
-      return await this.#deps.certificates.certificate(identity);
-    } catch (cause) {
-      if (cause instanceof HboneError) throw cause;
-      throw new HboneError('IDENTITY_UNAVAILABLE', `no certificate of ${identity}`, { cause });
-    }
   }
 
   #refuse({ socket, endpoint }: Handshake, cause: unknown): void {

@@ -3,6 +3,7 @@ import { type Certificate, formatEndpoint, type SpiffeId } from '../mesh/index.t
 import { dial } from './dial.ts';
 import { HboneError } from './errors.ts';
 import { threadFrames } from './frames/index.ts';
+import { ownCertificate } from './own-certificate.ts';
 import type { Certificates, OpenSocket, TunnelTarget } from './ports.ts';
 import type { ClientSession, HeaderFields, SessionOptions } from './session.ts';
 import type { TunnelStream } from './stream.ts';
@@ -141,7 +142,7 @@ export class Tunnel {
     const { connectTimeoutMs, session } = this.#options;
     const { signal } = abort;
     try {
-      const certificate = await this.#certificate();
+      const certificate = await ownCertificate(this.#deps.certificates, this.#target.sourceIdentity);
       if (signal.aborted) return;
       const socket = this.#open();
       await dial(socket, nextHop, connectTimeoutMs, signal);
@@ -162,16 +163,6 @@ export class Tunnel {
       return await clientHandshake(socket, certificate, this.#target.acceptable, { signal: abort.signal });
     } finally {
       clearTimeout(deadline);
-    }
-  }
-
-  async #certificate(): Promise<Certificate> {
-    const { sourceIdentity } = this.#target;
-    try {
-      return await this.#deps.certificates.certificate(sourceIdentity);
-    } catch (cause) {
-      if (cause instanceof HboneError) throw cause;
-      throw new HboneError('IDENTITY_UNAVAILABLE', `no certificate of ${sourceIdentity}`, { cause });
     }
   }
 

@@ -8,7 +8,7 @@
  * - A private key is in a `Certificate` and nowhere else. No key is used twice.
  * - Trust bundle: once told by `trust`, only `trust` changes it. Until then it is what came with the last certificate.
  */
-import type { Certificate, CertificateChange, SpiffeId } from '../mesh/index.ts';
+import { type Certificate, type CertificateChange, messageOf, type SpiffeId } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
 import { makeSigningRequest } from './csr.ts';
 import { IdentityError } from './errors.ts';
@@ -356,6 +356,5 @@ function sameRoots(one: readonly string[], other: readonly string[]): boolean {
 
 function asIdentityError(error: unknown): IdentityError {
   if (error instanceof IdentityError) return error;
-  const text = error instanceof Error ? error.message : String(error);
-  return new IdentityError('CA_UNREACHABLE', `the CA could not be asked: ${text}`, { cause: error });
+  return new IdentityError('CA_UNREACHABLE', `the CA could not be asked: ${messageOf(error)}`, { cause: error });
 }

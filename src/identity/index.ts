@@ -13,4 +13,4 @@ export type {
   SignedCertificate,
   SigningRequest,
 } from './ports.ts';
-export { systemClock, systemDirectories } from './system.ts';
+export { systemClock } from './system.ts';

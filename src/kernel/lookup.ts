@@ -6,20 +6,9 @@ import { attachType } from './constants.ts';
 import { KernelError } from './errors.ts';
 import type { OpenNetns } from './netns.ts';
 import { lookupObject, type PinPaths, podPin } from './paths.ts';
-import { type Maps, openWithPinnedMaps } from './programs.ts';
+import { type Maps, openWithPinnedMaps, sharedMapNames } from './programs.ts';
 
 const program = 'on_sk_lookup';
-
-/** Maps that the per-pod instance shares with the cgroup programs. */
-const sharedMaps = [
-  'pods',
-  'handovers',
-  'listeners',
-  'excluded_ports',
-  'excluded_cidrs',
-  'counters',
-  'events',
-] as const;
 
 /** The pods' lookup programs: each has an instance of its own, because sk_lookup has no helper for the namespace's cookie. */
 export class LookupPrograms {
@@ -30,7 +19,7 @@ export class LookupPrograms {
 
   constructor(maps: Maps, paths: PinPaths) {
     this.#paths = paths;
-    this.#mapIds = sharedMaps.map((name) => addon.info(maps[name]).id);
+    this.#mapIds = sharedMapNames.map((name) => addon.info(maps[name]).id);
   }
 
   /**
@@ -91,7 +80,7 @@ export class LookupPrograms {
   }
 
   #load(netns: OpenNetns): BpfObject {
-    const object = openWithPinnedMaps(lookupObject, this.#paths, sharedMaps);
+    const object = openWithPinnedMaps(lookupObject, this.#paths, sharedMapNames);
     try {
       addon.objectSetGlobal(object, 'pod_netns', u64(netns.cookie));
       addon.objectLoad(object);

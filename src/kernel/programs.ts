@@ -33,7 +33,8 @@ const programs = [
   ['on_connect6', attachType.connect6],
 ] as const;
 
-export const mapNames = [
+/** Maps that the pods' lookup programs share with the cgroup programs. */
+export const sharedMapNames = [
   'pods',
   'handovers',
   'listeners',
@@ -41,11 +42,9 @@ export const mapNames = [
   'excluded_cidrs',
   'counters',
   'events',
-  'peers',
-  'owned',
-  'pod_usage',
-  'cgroups',
 ] as const;
+
+export const mapNames = [...sharedMapNames, 'peers', 'owned', 'pod_usage', 'cgroups'] as const;
 export type MapName = (typeof mapNames)[number];
 export type Maps = Readonly<Record<MapName, BpfMap>>;
 

@@ -3,7 +3,7 @@ import net from 'node:net';
 import { join } from 'node:path';
 import * as addon from '../../native/addon/index.js';
 import { agentPort } from '../gen/layout.ts';
-import { type Address, type Endpoint, encodeAddress, formatEndpoint, type Pod } from '../mesh/index.ts';
+import { type Address, type Endpoint, encodeAddress, formatEndpoint, messageOf, type Pod } from '../mesh/index.ts';
 import { readU32, u32 } from './bytes.ts';
 import { IPPROTO_TCP, TCP_USER_TIMEOUT } from './constants.ts';
 import { descriptorOf } from './descriptor.ts';
@@ -85,7 +85,7 @@ async function attempt(trial: string, run: () => Promise<string>): Promise<Trial
   try {
     return { trial, passed: true, found: await run() };
   } catch (error) {
-    return { trial, passed: false, found: error instanceof Error ? error.message : String(error) };
+    return { trial, passed: false, found: messageOf(error) };
   }
 }
 

@@ -15,6 +15,7 @@ export { DEFAULT_TRUST_DOMAIN, formatSpiffeId, parseSpiffeId } from './identity.
 export type { Exclusions, NetnsCookie, Pod } from './pod.ts';
 export { ReadModel } from './read-model.ts';
 export type { ServiceEndpoint } from './service-record.ts';
+export { codeOf, messageOf } from './thrown.ts';
 export type { MeshSettings, MeshUpdate } from './update.ts';
 export { DEFAULT_SETTINGS } from './update.ts';
 export type {

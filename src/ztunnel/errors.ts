@@ -1,4 +1,5 @@
 import { HboneError } from '../hbone/index.ts';
+import { messageOf } from '../mesh/index.ts';
 
 /** What can go wrong in this room, as seen by whoever calls it. A connection's own failure is an EndReason, never thrown. */
 export type ZtunnelErrorCode =
@@ -114,13 +115,13 @@ export function failure(reason: EndReason, text: string = reason): Failure {
 /** What a failed dial is counted and logged as. */
 export function failureOfDial(error: unknown): Failure {
   const reason = reasonOfDial(error);
-  return { reason, text: `connection failed: ${textOf(error)}`, isWorthAnother: reason !== 'no-descriptors' };
+  return { reason, text: `connection failed: ${messageOf(error)}`, isWorthAnother: reason !== 'no-descriptors' };
 }
 
 /** What a failed attempt to get a stream of the tunnel is counted and logged as (texts: wire contract, section 9.4). */
 export function failureOfTunnel(error: unknown): Failure {
   if (!(error instanceof HboneError)) return failureOfDial(error);
-  return { reason: reasonOfTunnel(error), text: textOf(error), isWorthAnother: isWorthAnother(error) };
+  return { reason: reasonOfTunnel(error), text: messageOf(error), isWorthAnother: isWorthAnother(error) };
 }
 
 /** The reason that a failed dial is counted and logged under. */
@@ -198,8 +199,4 @@ function isWorthAnother(error: HboneError): boolean {
     default:
       return false;
   }
-}
-
-function textOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -10,7 +10,7 @@ import {
   TunnelServer,
   type TunnelTarget,
 } from '../hbone/index.ts';
-import { type Endpoint, identityOf, type SpiffeId, type Workload } from '../mesh/index.ts';
+import { type Endpoint, identityOf, messageOf, type SpiffeId, type Workload } from '../mesh/index.ts';
 import type { WorkerCertificates } from './certificates.ts';
 import type { NodeView, PodName } from './node-view.ts';
 import type { OpenConnection } from './open-connection.ts';
@@ -162,8 +162,7 @@ export class PodTunnel {
       this.#serverOf(identityOf(workload)).accept(socket);
     } catch (error) {
       // Its names make no identity.
-      const text = error instanceof Error ? error.message : String(error);
-      this.#deps.refused(endpointOf(socket.remoteAddress, socket.remotePort), text);
+      this.#deps.refused(endpointOf(socket.remoteAddress, socket.remotePort), messageOf(error));
       resetSocket(socket);
     }
   }

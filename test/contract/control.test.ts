@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import { systemDirectories } from '../../src/agent/index.ts';
 import { ControlClient, ControlServer, nodeSocketPath } from '../../src/control/index.ts';
-import { BuiltInCa, systemDirectories as caDirectories, systemClock } from '../../src/identity/index.ts';
+import { BuiltInCa, systemClock } from '../../src/identity/index.ts';
 import { identityOf, type SpiffeId } from '../../src/mesh/index.ts';
 import { silentLog } from '../../src/telemetry/index.ts';
 import { certificateAuthorityContract } from './certificate-authority.ts';
@@ -92,7 +92,7 @@ certificateAuthorityContract(test, 'the CA behind a control client', async () =>
   const ca = await BuiltInCa.open(join(directory, 'ca'), {
     identities: { isOnNode: (node, asked) => node === 'n1' && allowed.includes(asked) },
     clock: systemClock,
-    directories: caDirectories(log),
+    directories: systemDirectories(log),
     log,
   });
   const mesh = new FakeMesh();

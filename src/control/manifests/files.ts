@@ -1,5 +1,5 @@
 import { readFile, stat } from 'node:fs/promises';
-import { codeOf, messageOf } from '../errors.ts';
+import { codeOf, messageOf } from '../../mesh/index.ts';
 import { EMPTY_MANIFEST, type FileIssue, type ParsedManifest, parseManifest } from './parse.ts';
 import { QUIET, QUIET_IF_GONE, quietFor } from './settle.ts';
 

@@ -1,8 +1,8 @@
 import { type Dirent, type FSWatcher, watch } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
+import { codeOf, messageOf } from '../../mesh/index.ts';
 import type { Log } from '../../telemetry/index.ts';
-import { codeOf, messageOf } from '../errors.ts';
 
 const MANIFEST = /\.(ya?ml|json)$/;
 /** A guard beside the one against loops of symbolic links. */

@@ -1,6 +1,7 @@
 /** The text of one manifest file to objects. Pure. */
+
 import { type Document, LineCounter, parseAllDocuments } from 'yaml';
-import { messageOf } from '../errors.ts';
+import { messageOf } from '../../mesh/index.ts';
 import {
   type FieldIssue,
   type FieldPath,

@@ -1,9 +1,9 @@
 import { stat } from 'node:fs/promises';
-import type { MeshUpdate } from '../../mesh/index.ts';
+import { type MeshUpdate, messageOf } from '../../mesh/index.ts';
 import type { Log } from '../../telemetry/index.ts';
 import { changes, completeUpdate } from '../build/changes.ts';
 import { type BuiltMesh, MeshBuilder } from '../build/mesh-builder.ts';
-import { ControlError, messageOf } from '../errors.ts';
+import { ControlError } from '../errors.ts';
 import type { MeshSource, Problem } from '../ports.ts';
 import { type ManifestFile, ManifestFiles } from './files.ts';
 import { ManifestFolder } from './folder.ts';

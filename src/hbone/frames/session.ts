@@ -256,7 +256,7 @@ export abstract class FrameSession
   }
 
   evict(): void {
-    this.#fail(excess('the worker holds too much, and this session the most'));
+    this.#fail(excess('the worker holds too much, and the session with this peer the most'));
     // A session that was closed before may still have had readers.
     for (const stream of this.streams.values()) stream.close(lost('too much was held'));
   }

@@ -1,3 +1,4 @@
+import { codeOf } from '../../mesh/index.ts';
 import { HboneError } from '../errors.ts';
 
 /** What OpenSSL finds wrong with a peer's certificate (X509_V_ERR_*). */
@@ -87,8 +88,4 @@ export function alertOf(error: unknown): HboneError | undefined {
     cause = cause.cause;
   }
   return undefined;
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }

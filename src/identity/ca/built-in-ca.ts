@@ -10,6 +10,7 @@
  *    old root's file. It leaves the bundle at once. Deleted too early, leaves under it are renewed in haste, and
  *    handshakes may fail until they are.
  */
+import { messageOf } from '../../mesh/index.ts';
 import type { Log } from '../../telemetry/index.ts';
 import { IdentityError } from '../errors.ts';
 import type {
@@ -237,7 +238,7 @@ export class BuiltInCa {
       this.#take(roots);
       this.#fault = undefined;
     } catch (error) {
-      const fault = error instanceof Error ? error.message : String(error);
+      const fault = messageOf(error);
       if (fault !== this.#fault) this.#deps.log.error({ error }, 'the roots cannot be read; those before stay in use');
       this.#fault = fault;
     }

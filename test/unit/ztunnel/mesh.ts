@@ -13,6 +13,7 @@ import {
   type ServicePort,
   type Workload,
 } from '../../../src/mesh/index.ts';
+import { service as meshService, meshUpdate, workload as meshWorkload } from '../../contract/fakes/mesh.ts';
 
 export function address(text: string): Address {
   const parsed = parseAddress(text);
@@ -25,45 +26,24 @@ export function endpoint(text: string): Endpoint {
   return { address: address(text.slice(0, colon).replace(/^\[|\]$/g, '')), port: Number(text.slice(colon + 1)) };
 }
 
-type WorkloadWish = Partial<Omit<Workload, 'addresses' | 'locality'>> & {
+type WorkloadWish = Partial<Omit<Workload, 'name' | 'addresses' | 'locality'>> & {
   readonly addresses?: readonly string[];
   readonly locality?: Partial<Locality>;
 };
 
 /** A pod of namespace shop that takes the tunnel. Without `addresses`, it has none. */
-export function workload(name: string, wish: WorkloadWish = {}): Workload {
-  const namespace = wish.namespace ?? 'shop';
-  return {
-    uid: `Kubernetes//Pod/${namespace}/${name}`,
+export function workload(name: string, { addresses = [], locality, ...wish }: WorkloadWish = {}): Workload {
+  return meshWorkload({
     name,
-    namespace,
-    network: '',
     node: '',
-    hostname: '',
-    protocol: 'hbone',
-    trustDomain: '',
     serviceAccount: name,
-    waypoint: undefined,
-    canonicalName: name,
-    canonicalRevision: 'latest',
-    workloadType: 'pod',
-    workloadName: name,
-    nativeTunnel: false,
-    authorizationPolicies: [],
-    status: 'healthy',
-    clusterId: 'Kubernetes',
-    networkGateway: undefined,
-    services: {},
-    applicationTunnel: undefined,
-    networkMode: 'standard',
-    capacity: 1,
     ...wish,
-    addresses: (wish.addresses ?? []).map(address),
-    locality: { region: '', zone: '', subzone: '', ...wish.locality },
-  };
+    addresses: addresses.map(address),
+    locality: { region: '', zone: '', subzone: '', ...locality },
+  });
 }
 
-type ServiceWish = Partial<Omit<Service, 'addresses' | 'ports' | 'loadBalancing'>> & {
+type ServiceWish = Partial<Omit<Service, 'name' | 'addresses' | 'ports' | 'loadBalancing'>> & {
   /** On network `network`, default the nameless one. */
   readonly addresses?: readonly string[];
   readonly network?: string;
@@ -72,30 +52,23 @@ type ServiceWish = Partial<Omit<Service, 'addresses' | 'ports' | 'loadBalancing'
   readonly loadBalancing?: Partial<LoadBalancing>;
 };
 
-/** A service of namespace shop with port 80, which its endpoints have as 8080. */
-export function service(name: string, { network = '', ...wish }: ServiceWish = {}): Service {
-  const namespace = wish.namespace ?? 'shop';
-  return {
+/** A service of namespace shop with port 80, which its endpoints have as 8080. Without `addresses`, it has none. */
+export function service(
+  name: string,
+  { network = '', addresses = [], ports = { 80: 8080 }, loadBalancing, ...wish }: ServiceWish = {},
+): Service {
+  return meshService({
     name,
-    namespace,
-    hostname: `${name}.${namespace}.svc.cluster.local`,
-    addressBlocks: [],
-    subjectAltNames: [],
-    waypoint: undefined,
-    weightedWaypoints: [],
-    ipFamilies: 'automatic',
-    canonical: true,
-    visibility: 'public',
     ...wish,
-    addresses: (wish.addresses ?? []).map((text) => ({ network, address: address(text) })),
-    ports: portsOf(wish.ports ?? { 80: 8080 }),
-    loadBalancing: wish.loadBalancing && {
+    addresses: addresses.map((text) => ({ network, address: address(text) })),
+    ports: portsOf(ports),
+    loadBalancing: loadBalancing && {
       mode: 'unspecified',
       healthPolicy: 'only-healthy',
       routingPreference: [],
-      ...wish.loadBalancing,
+      ...loadBalancing,
     },
-  };
+  });
 }
 
 /** Membership of a service, with the endpoint's own port map. */
@@ -120,13 +93,7 @@ export function meshOf(
   settings: Partial<MeshSettings> = {},
 ): ReadModel {
   const model = new ReadModel();
-  model.apply({
-    complete: true,
-    workloads,
-    services,
-    removed: [],
-    settings: { ...DEFAULT_SETTINGS, ...settings },
-  });
+  model.apply(meshUpdate({ complete: true, workloads, services, settings: { ...DEFAULT_SETTINGS, ...settings } }));
   return model;
 }
 
