@@ -10,9 +10,23 @@ export {
   parseCidr,
 } from './address.ts';
 export type { Certificate, CertificateChange } from './certificate.ts';
+export type { ConnectionEnd, ConnectionFacts, KnownConnection, LineFields, Party } from './connection-facts.ts';
+export { completedFields, connectionFacts, partyOf } from './connection-facts.ts';
+export type { FlowPath, FlowRecord } from './flow.ts';
 export type { Identity, SpiffeId } from './identity.ts';
 export { DEFAULT_TRUST_DOMAIN, formatSpiffeId, parseSpiffeId } from './identity.ts';
 export type { Exclusions, NetnsCookie, Pod } from './pod.ts';
+export type {
+  AuthorizationPolicy,
+  PolicyClause,
+  PolicyMatch,
+  PolicyName,
+  PolicyRule,
+  ServiceAccountMatch,
+  StringMatch,
+} from './policy.ts';
+export { policyName } from './policy.ts';
+export type { ApplicablePolicies } from './policy-index.ts';
 export { ReadModel } from './read-model.ts';
 export type { ServiceEndpoint } from './service-record.ts';
 export { codeOf, messageOf } from './thrown.ts';

@@ -1,5 +1,7 @@
 import type { Address } from './address.ts';
 import type { SpiffeId } from './identity.ts';
+import type { AuthorizationPolicy } from './policy.ts';
+import { type ApplicablePolicies, PolicyIndex } from './policy-index.ts';
 import { ServiceIndex } from './service-index.ts';
 import type { ServiceEndpoint } from './service-record.ts';
 import { DEFAULT_SETTINGS, type MeshSettings, type MeshUpdate } from './update.ts';
@@ -25,6 +27,9 @@ import { WorkloadIndex } from './workload-index.ts';
 export class ReadModel {
   #workloads = new WorkloadIndex();
   #services = new ServiceIndex();
+  #policies = new PolicyIndex();
+  /** Policies of the indexes before this one. */
+  #policyVersions = 0;
   #settings = DEFAULT_SETTINGS;
   #isComplete = false;
 
@@ -42,6 +47,8 @@ export class ReadModel {
     if (update.complete) {
       this.#workloads = new WorkloadIndex();
       this.#services = new ServiceIndex();
+      this.#policyVersions += this.#policies.version + 1;
+      this.#policies = new PolicyIndex();
     }
     for (const service of update.services) this.#services.put(service);
     for (const workload of update.workloads) {
@@ -50,6 +57,8 @@ export class ReadModel {
       this.#services.attach(workload);
     }
     for (const key of update.removed) this.#remove(key);
+    for (const policy of update.policies) this.#policies.put(policy);
+    for (const name of update.removedPolicies) this.#policies.delete(name);
     this.#settings = update.settings ?? this.#settings;
     this.#isComplete ||= update.complete;
   }
@@ -61,6 +70,8 @@ export class ReadModel {
       workloads: [...this.#workloads.values()],
       services: [...this.#services.services()],
       removed: [],
+      policies: [...this.#policies.values()],
+      removedPolicies: [],
       settings: this.#settings,
     };
   }
@@ -72,6 +83,21 @@ export class ReadModel {
   /** Never one in host network mode; where several own the address, see wire contract, section 6.6. */
   workloadAt(network: string, address: Address): Workload | undefined {
     return this.#workloads.at(network, address);
+  }
+
+  /** Another number after each change of any policy. */
+  get policyVersion(): number {
+    return this.#policyVersions + this.#policies.version;
+  }
+
+  /** Every policy. */
+  policies(): IterableIterator<AuthorizationPolicy> {
+    return this.#policies.values();
+  }
+
+  /** Wire contract, section 5.1. */
+  policiesOf(workload: Pick<Workload, 'namespace' | 'authorizationPolicies'>): ApplicablePolicies {
+    return this.#policies.of(workload);
   }
 
   service(name: ServiceName): Service | undefined {
@@ -94,6 +120,11 @@ export class ReadModel {
    */
   endpoints(service: Service): readonly ServiceEndpoint[] {
     return this.#services.record(serviceName(service))?.attached ?? [];
+  }
+
+  /** Every endpoint, healthy or not. */
+  members(service: Service): Iterable<ServiceEndpoint> {
+    return this.#services.record(serviceName(service))?.endpoints() ?? [];
   }
 
   /** One endpoint, healthy or not. */

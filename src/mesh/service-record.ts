@@ -37,6 +37,11 @@ export class ServiceRecord {
     return this.#attached;
   }
 
+  /** Whatever their health. */
+  endpoints(): Iterable<ServiceEndpoint> {
+    return this.#endpoints.values();
+  }
+
   /** Whatever its health. */
   endpoint(uid: string): ServiceEndpoint | undefined {
     return this.#endpoints.get(uid);

@@ -1,4 +1,5 @@
 import { DEFAULT_TRUST_DOMAIN } from './identity.ts';
+import type { AuthorizationPolicy, PolicyName } from './policy.ts';
 import type { Service, ServiceName, Workload } from './workload.ts';
 
 /** Settings of the whole mesh: the ConfigMap `culvert` in the root namespace. */
@@ -31,6 +32,8 @@ export interface MeshUpdate {
   readonly services: readonly Service[];
   /** Workloads by uid, services by name. */
   readonly removed: ReadonlyArray<string | ServiceName>;
+  readonly policies: readonly AuthorizationPolicy[];
+  readonly removedPolicies: readonly PolicyName[];
   /** Undefined: as before. */
   readonly settings: MeshSettings | undefined;
 }

@@ -68,6 +68,11 @@ export interface Workload {
   readonly networkMode: 'standard' | 'host';
   /** Weight among a service's endpoints; 0: no traffic. */
   readonly capacity: number;
+  /**
+   * How it talks to workloads of its own node: over the kernel path where policy allows, or by mutual TLS always. The
+   * stricter end's word counts (`sameNode` of the mesh, annotation `culvert.dev/same-node`).
+   */
+  readonly sameNode: 'kernel' | 'mtls';
 }
 
 /** `strict`: only endpoints that match every scope; `failover`: the best-ranked group; `passthrough`: no selection. */
