@@ -1,7 +1,10 @@
 import { isDeepStrictEqual } from 'node:util';
 import {
+  type AuthorizationPolicy,
   type MeshSettings,
   type MeshUpdate,
+  type PolicyName,
+  policyName,
   type Service,
   type ServiceName,
   serviceName,
@@ -15,6 +18,7 @@ import {
 export class KnownMesh {
   readonly #workloads = new Map<string, Workload>();
   readonly #services = new Map<ServiceName, Service>();
+  readonly #policies = new Map<PolicyName, AuthorizationPolicy>();
   #settings: MeshSettings | undefined;
   #complete = false;
 
@@ -28,6 +32,8 @@ export class KnownMesh {
       this.#workloads.delete(key);
       this.#services.delete(key as ServiceName);
     }
+    for (const policy of news.policies) this.#policies.set(policyName(policy), policy);
+    for (const name of news.removedPolicies) this.#policies.delete(name);
     this.#settings = news.settings ?? this.#settings;
     this.#complete ||= news.complete;
     return news.complete || hasContent(news) ? news : undefined;
@@ -37,6 +43,7 @@ export class KnownMesh {
   forget(): void {
     this.#workloads.clear();
     this.#services.clear();
+    this.#policies.clear();
     this.#settings = undefined;
     this.#complete = false;
   }
@@ -46,11 +53,14 @@ export class KnownMesh {
       ...whole.workloads.map(({ uid }) => uid),
       ...whole.services.map(serviceName),
     ]);
+    const policies = new Set(whole.policies.map(policyName));
     return {
       complete: false,
       workloads: whole.workloads.filter((each) => !isDeepStrictEqual(each, this.#workloads.get(each.uid))),
       services: whole.services.filter((each) => !isDeepStrictEqual(each, this.#services.get(serviceName(each)))),
       removed: [...this.#workloads.keys(), ...this.#services.keys()].filter((key) => !remaining.has(key)),
+      policies: whole.policies.filter((each) => !isDeepStrictEqual(each, this.#policies.get(policyName(each)))),
+      removedPolicies: [...this.#policies.keys()].filter((name) => !policies.has(name)),
       settings: isDeepStrictEqual(whole.settings, this.#settings) ? undefined : whole.settings,
     };
   }
@@ -61,6 +71,8 @@ function hasContent(update: MeshUpdate): boolean {
     update.workloads.length > 0 ||
     update.services.length > 0 ||
     update.removed.length > 0 ||
+    update.policies.length > 0 ||
+    update.removedPolicies.length > 0 ||
     update.settings !== undefined
   );
 }

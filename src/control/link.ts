@@ -163,6 +163,8 @@ function joined(parts: readonly MeshUpdate[]): MeshUpdate {
     workloads: parts.flatMap(({ workloads }) => workloads),
     services: parts.flatMap(({ services }) => services),
     removed: parts.flatMap(({ removed }) => removed),
+    policies: parts.flatMap(({ policies }) => policies),
+    removedPolicies: parts.flatMap(({ removedPolicies }) => removedPolicies),
     settings: parts.findLast(({ settings }) => settings !== undefined)?.settings,
   };
 }

@@ -1,5 +1,5 @@
 /** What stands between the rest of the control plane and whatever it reads the mesh from. */
-import type { MeshUpdate } from '../mesh/index.ts';
+import type { AuthorizationPolicy, MeshUpdate } from '../mesh/index.ts';
 
 /** Where the mesh is read from: a folder of manifests, or Kubernetes. */
 export interface MeshSource {
@@ -29,6 +29,59 @@ export interface Problem {
   /** Where in the object, e.g. `spec.ports[0].port`. */
   readonly field: string | undefined;
   readonly place: Place | undefined;
+  /** Of a policy: the status condition that `text` is the message of. */
+  readonly condition?: PolicyCondition;
+}
+
+/** What becomes of a policy, as its status says it (wire contract, section 12.8). */
+export interface PolicyCondition {
+  readonly type: 'ZtunnelAccepted';
+  /** `False`: nothing that it says is enforced as it is written. With an ALLOW that means that nobody is allowed. */
+  readonly status: 'True' | 'False';
+  readonly reason: 'Accepted' | 'UnsupportedValue';
+  /** A sentence. */
+  readonly message: string;
+  /** What of it is not enforced as it is written. */
+  readonly ignored: readonly IgnoredPart[];
+}
+
+export interface IgnoredPart {
+  /** Where in the object, e.g. `spec.rules[0].to[0].operation.paths`. */
+  readonly field: string;
+  /** Why, to go after the field's name. */
+  readonly text: string;
+}
+
+/** Manifests, read once. */
+export interface ManifestReading {
+  /** What is wrong with files and objects. If there is anything, the mesh lacks what it names. */
+  readonly problems: readonly Problem[];
+  /** What is well formed, but does not fit the rest, or is not enforced as it is written. */
+  readonly findings: readonly Problem[];
+  /** Workloads, services, policies and settings, as one complete update. */
+  readonly mesh: MeshUpdate;
+  /** Each AuthorizationPolicy and PeerAuthentication, in the order of the files. */
+  readonly policies: readonly ReadPolicy[];
+}
+
+/** An object that says who may connect, and what agents are told of it. */
+export interface ReadPolicy {
+  readonly kind: 'AuthorizationPolicy' | 'PeerAuthentication';
+  readonly namespace: string;
+  readonly name: string;
+  readonly place: Place;
+  /**
+   * Undefined: it makes none. Of a PeerAuthentication that says STRICT and has no exceptions it is the one that all of
+   * them share, `istio_converted_static_strict`.
+   */
+  readonly policy: AuthorizationPolicy | undefined;
+  readonly condition: PolicyCondition;
+  /** Labels of the workloads that it is for; none: all of its namespace, or of the mesh. */
+  readonly selector: Readonly<Record<string, string>>;
+  /** Pods and WorkloadEntries that have those labels; empty if it asks for none. */
+  readonly selected: ReadonlyArray<{ readonly namespace: string; readonly name: string }>;
+  /** Of a PeerAuthentication: its mode, exceptions for ports left aside. */
+  readonly mtls: 'UNSET' | 'DISABLE' | 'PERMISSIVE' | 'STRICT' | undefined;
 }
 
 /** Where in a file; line and column begin with 1. */
@@ -55,4 +108,6 @@ export type ProblemReason =
   | 'UnsupportedTrafficType'
   | 'CrossNamespaceWaypointForbidden'
   | 'CanaryInvalidWeight'
-  | 'CanarySameAsPrimary';
+  | 'CanarySameAsPrimary'
+  /** A policy says what is not enforced as it is written; `condition` tells what of it. */
+  | 'UnsupportedValue';

@@ -9,19 +9,8 @@
  */
 import { z } from 'zod';
 import type { SigningRequest } from '../identity/index.ts';
-import {
-  type Address,
-  type Cidr,
-  type MeshUpdate,
-  parseAddress,
-  parseCidr,
-  parseSpiffeId,
-  type Service,
-  type ServiceName,
-  type ServicePort,
-  type SpiffeId,
-  type Workload,
-} from '../mesh/index.ts';
+import { type MeshUpdate, parseSpiffeId, type SpiffeId } from '../mesh/index.ts';
+import { branded, MAX_NAME_CHARACTERS, name, update } from './wire-mesh.ts';
 
 /** Longest line that an agent may send, without its newline. */
 export const MAX_AGENT_LINE_BYTES = 64 * 1024;
@@ -30,7 +19,6 @@ export const MAX_CONTROL_LINE_BYTES = 16 * 1024 * 1024;
 /** An update is cut into lines of about this length, so that neither side is held up by one. */
 const USUAL_LINE_CHARACTERS = 256 * 1024;
 const MAX_CSR_CHARACTERS = 16 * 1024;
-const MAX_NAME_CHARACTERS = 2048;
 /** The CA gives less (wire contract, section 3.4); this only keeps dates within what a date can be. */
 const MAX_VALIDITY_SECONDS = 2 ** 31 - 1;
 const MAX_CERTIFICATES = 64;
@@ -62,123 +50,16 @@ export type FromControl =
   | { readonly kind: 'refused'; readonly id: number; readonly code: SignFailure; readonly message: string }
   | { readonly kind: 'heartbeat' };
 
-function branded<T extends string>(what: string, accepts: (text: string) => boolean) {
-  return z.custom<T>((value) => typeof value === 'string' && accepts(value), { error: `is no ${what}` });
-}
-
-const name = z.string().max(MAX_NAME_CHARACTERS);
-/** In the canonical form, or the two sides would look the same thing up by two names. */
-const address = branded<Address>('canonical address', (text) => parseAddress(text) === text);
-const cidr = branded<Cidr>('canonical address block', (text) => parseCidr(text) === text);
 const spiffeId = branded<SpiffeId>(
   'SPIFFE id',
   (text) => text.length <= MAX_NAME_CHARACTERS && parseSpiffeId(text) !== undefined,
 );
-const serviceNameText = branded<ServiceName>('service name', (text) => /^[^/]*\/[^/]+$/.test(text));
-const port = z.int().min(0).max(65_535);
-const number = z.number().min(0);
-
-const gateway = z.object({
-  destination: z.discriminatedUnion('kind', [
-    z.object({ kind: z.literal('hostname'), namespace: name, hostname: name }),
-    z.object({ kind: z.literal('address'), network: name, address }),
-  ]),
-  hboneMtlsPort: port,
-});
-
-const servicePort: z.ZodType<ServicePort> = z.object({ servicePort: port, targetPort: port });
-
-const workload = z
-  .object({
-    uid: name.min(1),
-    name,
-    namespace: name,
-    addresses: z.array(address),
-    network: name,
-    node: name,
-    hostname: name,
-    protocol: z.enum(['hbone', 'tcp']),
-    trustDomain: name,
-    serviceAccount: name,
-    waypoint: gateway.optional(),
-    canonicalName: name,
-    canonicalRevision: name,
-    workloadType: z.enum(['deployment', 'cronjob', 'pod', 'job']),
-    workloadName: name,
-    nativeTunnel: z.boolean(),
-    authorizationPolicies: z.array(name),
-    status: z.enum(['healthy', 'unhealthy']),
-    clusterId: name,
-    networkGateway: gateway.optional(),
-    services: z.record(serviceNameText, z.array(servicePort)),
-    applicationTunnel: z.object({ protocol: z.enum(['none', 'proxy']), port }).optional(),
-    locality: z.object({ region: name, zone: name, subzone: name }),
-    networkMode: z.enum(['standard', 'host']),
-    capacity: number,
-  })
-  // Every workload has every key, so that all of them have one shape.
-  .transform(
-    (read): Workload => ({
-      ...read,
-      waypoint: read.waypoint,
-      networkGateway: read.networkGateway,
-      applicationTunnel: read.applicationTunnel,
-    }),
-  );
-
-const service = z
-  .object({
-    name,
-    namespace: name,
-    hostname: name.min(1),
-    addresses: z.array(z.object({ network: name, address })),
-    addressBlocks: z.array(z.object({ network: name, cidr })),
-    ports: z.array(servicePort),
-    subjectAltNames: z.array(name),
-    waypoint: gateway.optional(),
-    weightedWaypoints: z.array(z.object({ destination: gateway, weight: number })),
-    loadBalancing: z
-      .object({
-        routingPreference: z.array(z.enum(['region', 'zone', 'subzone', 'node', 'cluster', 'network'])),
-        mode: z.enum(['unspecified', 'strict', 'failover', 'passthrough']),
-        healthPolicy: z.enum(['only-healthy', 'allow-all']),
-      })
-      .optional(),
-    ipFamilies: z.enum(['automatic', 'ipv4-only', 'ipv6-only', 'dual']),
-    canonical: z.boolean(),
-    visibility: z.enum(['public', 'namespace']),
-  })
-  .transform((read): Service => ({ ...read, waypoint: read.waypoint, loadBalancing: read.loadBalancing }));
-
-const settings = z.object({
-  trustDomain: name,
-  clusterDomain: name,
-  rootNamespace: name,
-  network: name,
-  clusterId: name,
-});
-
 const id = z.int().min(0);
 const certificates = z.array(z.string()).max(MAX_CERTIFICATES);
 
 const updateMessage = z
-  .object({
-    update: z.object({
-      complete: z.boolean(),
-      workloads: z.array(workload),
-      services: z.array(service),
-      removed: z.array(name),
-      settings: settings.optional(),
-    }),
-    more: z.boolean().default(false),
-  })
-  .transform(
-    ({ update, more }): FromControl => ({
-      kind: 'update',
-      update: { ...update, settings: update.settings },
-      more,
-    }),
-  );
+  .object({ update, more: z.boolean().default(false) })
+  .transform(({ update: read, more }): FromControl => ({ kind: 'update', update: read, more }));
 const rootsMessage = z
   .object({ roots: certificates })
   .transform(({ roots }): FromControl => ({ kind: 'roots', roots }));
@@ -276,26 +157,34 @@ export function encodeRefused(asked: number, code: SignFailure, message: string)
 export const HEARTBEAT: Buffer = line({ heartbeat: true });
 
 /** An update as the lines that carry it, at least one. */
-export function encodeUpdate(update: MeshUpdate): Buffer[] {
+export function encodeUpdate(whole: MeshUpdate): Buffer[] {
   const lines: Buffer[] = [];
-  let part = new Part(update.complete);
+  let part = new Part(whole.complete);
   const add = (list: keyof Part['lists'], text: string): void => {
     if (part.characters > 0 && part.characters + text.length > USUAL_LINE_CHARACTERS) {
       lines.push(part.line(undefined, true));
-      part = new Part(update.complete);
+      part = new Part(whole.complete);
     }
     part.add(list, text);
   };
-  for (const each of update.workloads) add('workloads', JSON.stringify(each));
-  for (const each of update.services) add('services', JSON.stringify(each));
-  for (const each of update.removed) add('removed', JSON.stringify(each));
-  lines.push(part.line(update.settings, false));
+  for (const each of whole.workloads) add('workloads', JSON.stringify(each));
+  for (const each of whole.services) add('services', JSON.stringify(each));
+  for (const each of whole.removed) add('removed', JSON.stringify(each));
+  for (const each of whole.policies) add('policies', JSON.stringify(each));
+  for (const each of whole.removedPolicies) add('removedPolicies', JSON.stringify(each));
+  lines.push(part.line(whole.settings, false));
   return lines;
 }
 
 /** What goes into one line of an update, as JSON texts. */
 class Part {
-  readonly lists = { workloads: [] as string[], services: [] as string[], removed: [] as string[] };
+  readonly lists: Readonly<Record<'workloads' | 'services' | 'removed' | 'policies' | 'removedPolicies', string[]>> = {
+    workloads: [],
+    services: [],
+    removed: [],
+    policies: [],
+    removedPolicies: [],
+  };
   characters = 0;
   readonly #complete: boolean;
 

@@ -8,6 +8,8 @@ export function completeUpdate(mesh: BuiltMesh): MeshUpdate {
     workloads: [...mesh.workloads.values()],
     services: [...mesh.services.values()],
     removed: [],
+    policies: [...mesh.policies.values()],
+    removedPolicies: [],
     settings: mesh.settings,
   };
 }
@@ -27,9 +29,20 @@ export function changes(last: BuiltMesh, next: BuiltMesh): MeshUpdate | undefine
     if (workload !== last.workloads.get(uid) || (attachedAgain.size > 0 && isIn(workload, attachedAgain)))
       workloads.push(workload);
   const removed = [...goneFrom(last.workloads, next.workloads), ...goneFrom(last.services, next.services)];
+  const policies = [...next.policies].filter(([name, policy]) => policy !== last.policies.get(name));
+  const removedPolicies = goneFrom(last.policies, next.policies);
   const settings = next.settings === last.settings ? undefined : next.settings;
-  if (services.length + workloads.length + removed.length === 0 && settings === undefined) return undefined;
-  return { complete: false, workloads, services: services.map(([, service]) => service), removed, settings };
+  const count = services.length + workloads.length + removed.length + policies.length + removedPolicies.length;
+  if (count === 0 && settings === undefined) return undefined;
+  return {
+    complete: false,
+    workloads,
+    services: services.map(([, service]) => service),
+    removed,
+    policies: policies.map(([, policy]) => policy),
+    removedPolicies,
+    settings,
+  };
 }
 
 function attachesAnew(last: Service | undefined, next: Service): boolean {

@@ -1,5 +1,5 @@
 import type { KubernetesObject } from '../objects/index.ts';
-import type { ProblemReason } from '../ports.ts';
+import type { PolicyCondition, ProblemReason } from '../ports.ts';
 
 /** Something about an object that does not fit the others. It is left out of the mesh; the object itself stays. */
 export interface Finding {
@@ -9,4 +9,6 @@ export interface Finding {
   readonly object: KubernetesObject;
   /** Where in the object, e.g. `metadata.labels["istio.io/use-waypoint"]`. */
   readonly field: string | undefined;
+  /** Of a policy. */
+  readonly condition?: PolicyCondition;
 }

@@ -1,4 +1,5 @@
 import type {
+  AuthorizationPolicy,
   ConfigMap,
   EndpointSlice,
   Gateway,
@@ -6,6 +7,7 @@ import type {
   KubernetesObject,
   Namespace,
   Node,
+  PeerAuthentication,
   Pod,
   Service,
   ServiceEntry,
@@ -20,6 +22,8 @@ export interface NamespaceGroup {
   readonly slices: EndpointSlice[];
   readonly serviceEntries: ServiceEntry[];
   readonly workloadEntries: WorkloadEntry[];
+  readonly authorizationPolicies: AuthorizationPolicy[];
+  readonly peerAuthentications: PeerAuthentication[];
 }
 
 /** Objects in the order in which a build needs them. */
@@ -80,6 +84,12 @@ function addObject(groups: Groups, object: KubernetesObject): void {
     case 'WorkloadEntry':
       groupOf(groups, namespace).workloadEntries.push(object);
       break;
+    case 'AuthorizationPolicy':
+      groupOf(groups, namespace).authorizationPolicies.push(object);
+      break;
+    case 'PeerAuthentication':
+      groupOf(groups, namespace).peerAuthentications.push(object);
+      break;
     case 'ServiceAccount':
       break;
   }
@@ -95,6 +105,8 @@ function groupOf({ byNamespace }: Groups, name: string): NamespaceGroup {
     slices: [],
     serviceEntries: [],
     workloadEntries: [],
+    authorizationPolicies: [],
+    peerAuthentications: [],
   };
   byNamespace.set(name, made);
   return made;

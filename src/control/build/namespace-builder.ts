@@ -1,12 +1,25 @@
-/** The workloads and services of one namespace. */
-import { type Locality, type Service, type ServiceName, serviceName, type Workload } from '../../mesh/index.ts';
-import { type KubernetesObject, type Namespace, objectName, type ServiceEntry } from '../objects/index.ts';
+/** The workloads, services and policies of one namespace. */
+import {
+  type AuthorizationPolicy,
+  type Locality,
+  type PolicyName,
+  policyName,
+  type Service,
+  type ServiceName,
+  serviceName,
+  type Workload,
+} from '../../mesh/index.ts';
+import { type KubernetesObject, type Namespace, objectName, type Pod, type ServiceEntry } from '../objects/index.ts';
+import type { Conversion } from './authorization.ts';
 import { buildSlice } from './endpoint-slice.ts';
 import type { Finding } from './finding.ts';
 import type { NamespaceGroup } from './groups.ts';
 import { TRAFFIC_DISTRIBUTION } from './load-balancing.ts';
 import { areSame, Memo, Steady, sameIfEqual } from './memory.ts';
-import { PodBuilder, type PodSurroundings } from './pod.ts';
+import { isStaticStrict } from './peer-authentication.ts';
+import { PodBuilder, type PodSelectors, type PodSurroundings } from './pod.ts';
+import { type MeshPolicies, PolicyBuilder, type PolicyObject } from './policies.ts';
+import { SAME_NODE, sameNodeOf } from './same-node.ts';
 import { Selection, type Target } from './selection.ts';
 import { buildService, isSent, targetOf } from './service.ts';
 import { buildServices, type OwnHost, targetsOf } from './service-entry.ts';
@@ -22,12 +35,16 @@ export interface Surroundings {
   readonly waypoints: Waypoints;
   /** By node. */
   readonly localities: ReadonlyMap<string, Locality>;
+  readonly policies: MeshPolicies;
 }
 
 export interface NamespaceMesh {
   /** By uid. */
   readonly workloads: ReadonlyMap<string, Workload>;
   readonly services: ReadonlyMap<ServiceName, Service>;
+  readonly policies: ReadonlyMap<PolicyName, AuthorizationPolicy>;
+  /** What has become of each object that says who may connect. */
+  readonly conversions: ReadonlyMap<PolicyObject, Conversion>;
   readonly findings: readonly Finding[];
 }
 
@@ -43,20 +60,26 @@ export class NamespaceBuilder {
   readonly #targets = new Steady<readonly Target[]>();
   readonly #services = new Memo<readonly Service[]>();
   readonly #pods = new PodBuilder();
+  readonly #policies = new PolicyBuilder();
   readonly #others = new Memo<readonly Workload[]>();
   #selection: { readonly parts: readonly unknown[]; readonly selection: Selection } | undefined;
   #last: Made | undefined;
 
   build(group: NamespaceGroup, around: Surroundings, hostsOf: HostsOf): NamespaceMesh {
-    const { pods, services, slices, serviceEntries, workloadEntries } = group;
+    const { pods, services, slices, serviceEntries, workloadEntries, authorizationPolicies, peerAuthentications } =
+      group;
     const hosts = serviceEntries.map(hostsOf);
-    const parts = [around, ...services, ...slices, ...serviceEntries, ...hosts, ...workloadEntries, ...pods];
+    const policyObjects = [...authorizationPolicies, ...peerAuthentications];
+    const others = [...services, ...slices, ...serviceEntries, ...hosts, ...workloadEntries];
+    const parts = [around, ...policyObjects, ...others, ...pods];
     if (this.#last !== undefined && areSame(this.#last.parts, parts)) return this.#last;
     const build = new Build(this.#last);
     const targets = this.#buildServices(group, around, hostsOf, build);
-    const selection = this.#select([...targets.values()].flat(), group);
-    this.#buildPods(group, selection, around, build);
-    this.#buildOthers(group, selection, targets, around, build);
+    const { keys, conversions } = this.#policies.build(group, around.policies);
+    build.addPolicies(conversions);
+    const selectors = { services: this.#select([...targets.values()].flat(), group), policies: keys };
+    this.#buildPods(group, selectors, around, build);
+    this.#buildOthers(group, selectors, targets, around, build);
     this.#targets.turn();
     this.#last = { ...build.finish(), parts };
     return this.#last;
@@ -100,25 +123,28 @@ export class NamespaceBuilder {
 
   #buildPods(
     group: NamespaceGroup,
-    selection: Selection,
-    { localities, settings, waypoints }: Surroundings,
+    selectors: PodSelectors,
+    { localities, namespaces, settings, waypoints }: Surroundings,
     build: Build,
   ): void {
+    const namespace = namespaces.get(group.name);
+    const ofNamespace = namespace === undefined ? settings.sameNode : build.sameNode(namespace, settings.sameNode);
     for (const pod of group.pods) {
       const surroundings: PodSurroundings = {
-        settings: settings.mesh,
+        settings,
         locality: localities.get(pod.spec.nodeName) ?? UNKNOWN_LOCALITY,
         waypoint: build.attach(pod, waypoints.ofWorkload(pod.metadata)).waypoint,
         applicationTunnel: waypoints.tunnelOf(pod.metadata),
+        sameNode: build.sameNode(pod, ofNamespace),
       };
-      const workload = this.#pods.build(pod, surroundings, selection);
+      const workload = this.#pods.build(pod, surroundings, selectors);
       if (workload !== undefined) build.addWorkload(workload, pod);
     }
   }
 
   #buildOthers(
     group: NamespaceGroup,
-    selection: Selection,
+    { services: selection, policies }: PodSelectors,
     targets: ReadonlyMap<KubernetesObject, readonly Target[]>,
     { settings, waypoints }: Surroundings,
     build: Build,
@@ -128,8 +154,8 @@ export class NamespaceBuilder {
     };
     for (const entry of group.workloadEntries) {
       const { waypoint } = build.attach(entry, waypoints.ofWorkload(entry.metadata));
-      add(entry, [settings, selection, waypoint], () => {
-        const workload = buildWorkloadEntry(entry, settings, selection, waypoint);
+      add(entry, [settings, selection, policies, waypoint], () => {
+        const workload = buildWorkloadEntry(entry, settings, selection, policies, waypoint);
         return workload === undefined ? [] : [workload];
       });
     }
@@ -137,11 +163,12 @@ export class NamespaceBuilder {
       const own = targets.get(entry) ?? [];
       // Its label is meant for its services first: that the waypoint is none for workloads is no mistake.
       const { waypoint } = waypoints.ofWorkload(entry.metadata);
-      add(entry, [settings, own, waypoint], () => buildEndpoints(entry, settings, own, waypoint));
+      add(entry, [settings, own, policies, waypoint], () => buildEndpoints(entry, settings, own, policies, waypoint));
     }
     for (const slice of group.slices) {
       const owner = selection.ownerOf(slice);
-      if (owner !== undefined) add(slice, [settings, owner], () => buildSlice(slice, settings.mesh, owner));
+      if (owner !== undefined)
+        add(slice, [settings, owner, policies], () => buildSlice(slice, settings, owner, policies));
     }
   }
 }
@@ -151,6 +178,8 @@ class Build {
   readonly #last: NamespaceMesh | undefined;
   readonly #workloads = new Map<string, Workload>();
   readonly #services = new Map<ServiceName, Service>();
+  readonly #policies = new Map<PolicyName, AuthorizationPolicy>();
+  #conversions: ReadonlyMap<PolicyObject, Conversion> = new Map();
   readonly #findings: Finding[] = [];
 
   constructor(last: NamespaceMesh | undefined) {
@@ -195,7 +224,34 @@ class Build {
     this.#workloads.set(uid, sameIfEqual(this.#last?.workloads.get(uid), workload));
   }
 
+  /** The policy that several objects share is none of theirs: it is left to whoever knows all of them. */
+  addPolicies(conversions: ReadonlyMap<PolicyObject, Conversion>): void {
+    this.#conversions = conversions;
+    for (const [object, { policy, condition }] of conversions) {
+      const { message: text, ignored } = condition;
+      if (condition.reason !== 'Accepted')
+        this.find({ reason: condition.reason, text, object, field: ignored[0]?.field, condition });
+      if (policy === undefined || isStaticStrict(policy)) continue;
+      const name = policyName(policy);
+      this.#policies.set(name, sameIfEqual(this.#last?.policies.get(name), policy));
+    }
+  }
+
+  /** What the object's annotation says, and says that it is wrong if it is. */
+  sameNode(object: Namespace | Pod, otherwise: Workload['sameNode']): Workload['sameNode'] {
+    const { value, isWrong } = sameNodeOf(object.metadata.annotations, otherwise);
+    const field = `metadata.annotations[${JSON.stringify(SAME_NODE)}]`;
+    if (isWrong) this.find({ reason: 'field', text: `${field} must be kernel or mtls; mtls counts.`, object, field });
+    return value;
+  }
+
   finish(): NamespaceMesh {
-    return { workloads: this.#workloads, services: this.#services, findings: this.#findings };
+    return {
+      workloads: this.#workloads,
+      services: this.#services,
+      policies: this.#policies,
+      conversions: this.#conversions,
+      findings: this.#findings,
+    };
   }
 }

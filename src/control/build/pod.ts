@@ -1,24 +1,33 @@
 /** Pod to Workload (wire contract, section 12.3). */
-import type { Address, Locality, MeshSettings, Workload } from '../../mesh/index.ts';
+import type { Address, Locality, Workload } from '../../mesh/index.ts';
 import type { Node, Pod } from '../objects/index.ts';
 import { sameIfEqual } from './memory.ts';
 import { canonicalName, canonicalRevision, podWorkloadName } from './names.ts';
+import type { PolicyKeys } from './policy-keys.ts';
 import type { Selection } from './selection.ts';
+import type { BuildSettings } from './settings.ts';
 import { plainWorkload, tunnelOf } from './workload.ts';
 
 const FINISHED = new Set(['Succeeded', 'Failed']);
 
-/** What a pod's workload is made of besides the pod and the services that select it. */
+/** What a pod's workload is made of besides the pod and what selects it. */
 export interface PodSurroundings {
-  readonly settings: MeshSettings;
+  readonly settings: BuildSettings;
   readonly locality: Locality;
   readonly waypoint: Workload['waypoint'];
   readonly applicationTunnel: Workload['applicationTunnel'];
+  readonly sameNode: Workload['sameNode'];
+}
+
+/** What selects pods by their labels. */
+export interface PodSelectors {
+  readonly services: Selection;
+  readonly policies: PolicyKeys;
 }
 
 /** What the workload of a pod was made of. */
 interface MadePod extends PodSurroundings {
-  readonly selection: Selection;
+  readonly selectors: PodSelectors;
   readonly workload: Workload | undefined;
 }
 
@@ -27,12 +36,13 @@ export class PodBuilder {
   readonly #made = new WeakMap<Pod, MadePod>();
 
   /** Undefined: it has no address yet, or runs no more. The same as last time if everything else is. */
-  build(pod: Pod, surroundings: PodSurroundings, selection: Selection): Workload | undefined {
+  build(pod: Pod, surroundings: PodSurroundings, selectors: PodSelectors): Workload | undefined {
     const last = this.#made.get(pod);
     const stays = last !== undefined && areSame(last, surroundings);
-    if (stays && last.selection === selection) return last.workload;
-    const workload = stays ? selectAgain(pod, last.workload, selection) : buildPod(pod, surroundings, selection);
-    this.#made.set(pod, { ...surroundings, selection, workload });
+    if (stays && last.selectors.services === selectors.services && last.selectors.policies === selectors.policies)
+      return last.workload;
+    const workload = stays ? selectAgain(pod, last.workload, selectors) : buildPod(pod, surroundings, selectors);
+    this.#made.set(pod, { ...surroundings, selectors, workload });
     return workload;
   }
 }
@@ -43,26 +53,29 @@ function areSame(one: PodSurroundings, other: PodSurroundings): boolean {
     one.locality === other.locality &&
     one.waypoint === other.waypoint &&
     one.applicationTunnel?.protocol === other.applicationTunnel?.protocol &&
-    one.applicationTunnel?.port === other.applicationTunnel?.port
+    one.applicationTunnel?.port === other.applicationTunnel?.port &&
+    one.sameNode === other.sameNode
   );
 }
 
-/** Services have changed, but mostly others than this pod's. */
-function selectAgain(pod: Pod, last: Workload | undefined, selection: Selection): Workload | undefined {
+/** Services or policies have changed, but mostly others than this pod's. */
+function selectAgain(pod: Pod, last: Workload | undefined, selectors: PodSelectors): Workload | undefined {
   if (last === undefined) return undefined;
-  const services = sameIfEqual(last.services, selection.ofPod(pod));
-  return services === last.services ? last : { ...last, services };
+  const services = sameIfEqual(last.services, selectors.services.ofPod(pod));
+  const authorizationPolicies = sameIfEqual(last.authorizationPolicies, selectors.policies.of(pod.metadata.labels));
+  if (services === last.services && authorizationPolicies === last.authorizationPolicies) return last;
+  return { ...last, services, authorizationPolicies };
 }
 
-function buildPod(pod: Pod, surroundings: PodSurroundings, selection: Selection): Workload | undefined {
+function buildPod(pod: Pod, surroundings: PodSurroundings, selectors: PodSelectors): Workload | undefined {
   const { metadata, spec, status } = pod;
   const addresses = addressesOf(pod);
   if (addresses.length === 0 || FINISHED.has(status?.phase ?? '')) return undefined;
-  const { settings, locality, waypoint, applicationTunnel } = surroundings;
+  const { settings, locality, waypoint, applicationTunnel, sameNode } = surroundings;
   const { name, namespace, labels } = metadata;
   const workloadName = podWorkloadName(pod);
   return {
-    ...plainWorkload(settings, { uid: `${settings.clusterId}//Pod/${namespace}/${name}`, name, namespace }),
+    ...plainWorkload(settings, { uid: `${settings.mesh.clusterId}//Pod/${namespace}/${name}`, name, namespace }),
     ...tunnelOf(metadata),
     addresses,
     node: spec.nodeName,
@@ -72,10 +85,12 @@ function buildPod(pod: Pod, surroundings: PodSurroundings, selection: Selection)
     canonicalRevision: canonicalRevision(labels),
     workloadName,
     status: isReady(pod) ? 'healthy' : 'unhealthy',
-    services: selection.ofPod(pod),
+    authorizationPolicies: selectors.policies.of(labels),
+    services: selectors.services.ofPod(pod),
     applicationTunnel,
     locality,
     networkMode: spec.hostNetwork ? 'host' : 'standard',
+    sameNode,
   };
 }
 

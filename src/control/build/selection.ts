@@ -1,6 +1,7 @@
 /** Which services a workload is an endpoint of, and at which ports (wire contract, sections 12.3 and 12.4). */
 import type { ServiceName, ServicePort } from '../../mesh/index.ts';
 import type { EndpointSlice, Pod } from '../objects/index.ts';
+import { type Labels, Selectors } from './selectors.ts';
 
 /** A service as endpoints see it. */
 export interface Target {
@@ -20,7 +21,6 @@ export interface TargetPort {
   readonly target: number | string;
 }
 
-type Labels = Readonly<Record<string, string>>;
 type Services = Readonly<Record<ServiceName, readonly ServicePort[]>>;
 
 const SERVICE_NAME = 'kubernetes.io/service-name';
@@ -29,47 +29,31 @@ const NONE: Services = {};
 /** Selectors of one namespace. */
 export class Selection {
   readonly #targets: readonly Target[];
-  /** By the first key and value of the selector: few of them have both in common with a workload. */
-  readonly #byLabel = new Map<string, Map<string, Target[]>>();
+  readonly #selectors: Selectors<Target>;
   /** Services without a selector, by the pods that their slices name. */
   readonly #byPod = new Map<string, Target[]>();
 
   constructor(targets: readonly Target[], slices: readonly EndpointSlice[]) {
     this.#targets = targets;
-    for (const target of targets) {
-      const [first] = Object.entries(target.selector);
-      if (first === undefined) continue;
-      const values = this.#byLabel.get(first[0]) ?? new Map<string, Target[]>();
-      this.#byLabel.set(first[0], values);
-      values.set(first[1], [...(values.get(first[1]) ?? []), target]);
-    }
+    this.#selectors = new Selectors(targets);
     for (const slice of slices) this.#addPods(slice);
   }
 
   ofPod(pod: Pod): Services {
     const listed = this.#byPod.get(pod.metadata.name);
-    const selecting = this.#selecting(pod.metadata.labels);
+    const selecting = this.#selectors.matching(pod.metadata.labels);
     return servicesOf(listed === undefined ? selecting : [...selecting, ...listed], (target) => podPorts(pod, target));
   }
 
   /** Of a machine with named ports. */
   ofEntry(labels: Labels, ports: Readonly<Record<string, number>>): Services {
-    return servicesOf(this.#selecting(labels), (target) => entryPorts(ports, target));
+    return servicesOf(this.#selectors.matching(labels), (target) => entryPorts(ports, target));
   }
 
   /** The Kubernetes Service that a slice belongs to. */
   ownerOf(slice: EndpointSlice): Target | undefined {
     const owner = slice.metadata.labels[SERVICE_NAME];
     return this.#targets.find(({ kind, object }) => kind === 'Service' && object === owner);
-  }
-
-  #selecting(labels: Labels): readonly Target[] {
-    const found: Target[] = [];
-    for (const key in labels) {
-      const targets = this.#byLabel.get(key)?.get(labels[key] ?? '');
-      for (const target of targets ?? []) if (selects(target.selector, labels)) found.push(target);
-    }
-    return found;
   }
 
   #addPods(slice: EndpointSlice): void {
@@ -81,11 +65,6 @@ export class Selection {
       if (!targets.includes(owner)) this.#byPod.set(targetRef.name, [...targets, owner]);
     }
   }
-}
-
-function selects(selector: Labels, labels: Labels): boolean {
-  for (const key in selector) if (labels[key] !== selector[key]) return false;
-  return true;
 }
 
 function servicesOf(targets: readonly Target[], portsOf: (target: Target) => readonly ServicePort[]): Services {

@@ -1,6 +1,7 @@
 /** ServiceEntry to Services, one for each host (wire contract, section 12.5). */
 import { type MeshSettings, type Service, serviceName } from '../../mesh/index.ts';
 import { objectName, type ServiceEntry } from '../objects/index.ts';
+import { byAge } from './age.ts';
 import type { Finding } from './finding.ts';
 import { serviceEntryLoadBalancing } from './load-balancing.ts';
 import type { Target, TargetPort } from './selection.ts';
@@ -113,18 +114,4 @@ function addressesOf(entry: ServiceEntry, hostname: string, { network }: MeshSet
 function isAllocated({ metadata, spec }: ServiceEntry, hostname: string): boolean {
   if (metadata.labels[AUTO_ALLOCATE]?.toLowerCase() === 'false' || spec.resolution === 'NONE') return false;
   return !hostname.startsWith('*.') || spec.resolution === 'DYNAMIC_DNS';
-}
-
-/** Without a date: after those with one. */
-function byAge(one: ServiceEntry, other: ServiceEntry): number {
-  return compare(ageKey(one), ageKey(other)) || compare(objectName(one), objectName(other));
-}
-
-function ageKey({ metadata }: ServiceEntry): string {
-  return metadata.creationTimestamp || '~';
-}
-
-function compare(one: string, other: string): number {
-  if (one === other) return 0;
-  return one < other ? -1 : 1;
 }

@@ -1,10 +1,12 @@
-import { DEFAULT_SETTINGS, type MeshSettings } from '../../mesh/index.ts';
+import { DEFAULT_SETTINGS, type MeshSettings, type Workload } from '../../mesh/index.ts';
 import type { MeshConfig } from '../objects/index.ts';
 
 /** What a build goes by. */
 export interface BuildSettings {
   readonly mesh: MeshSettings;
   readonly serviceEntryVisibility: 'public' | 'namespace' | 'none';
+  /** Of workloads that say nothing themselves. */
+  readonly sameNode: Workload['sameNode'];
 }
 
 /**
@@ -25,5 +27,6 @@ export function settingsOf(
       clusterId: config?.clusterId ?? DEFAULT_SETTINGS.clusterId,
     },
     serviceEntryVisibility: config?.serviceEntryVisibility ?? 'public',
+    sameNode: config?.sameNode ?? 'kernel',
   };
 }

@@ -2,6 +2,7 @@
 import { type Locality, parseAddress, type Workload } from '../../mesh/index.ts';
 import type { ServiceEntry, WorkloadEntry, WorkloadEntrySpec } from '../objects/index.ts';
 import { canonicalName, canonicalRevision, labelledName } from './names.ts';
+import type { PolicyKeys } from './policy-keys.ts';
 import { entryPorts, type Selection, type Target } from './selection.ts';
 import type { BuildSettings } from './settings.ts';
 import { plainWorkload, tunnelOf, UNKNOWN_LOCALITY } from './workload.ts';
@@ -14,21 +15,23 @@ type Labels = Readonly<Record<string, string>>;
 /** Undefined: it cannot be reached over a network. */
 export function buildWorkloadEntry(
   { metadata, spec }: WorkloadEntry,
-  { mesh }: BuildSettings,
+  settings: BuildSettings,
   selection: Selection,
+  policies: PolicyKeys,
   waypoint: Workload['waypoint'],
 ): Workload | undefined {
   const { name, namespace, annotations } = metadata;
   const labels = { ...spec.labels, ...metadata.labels };
   const place = placeOf(spec);
   if (place === undefined) return undefined;
-  const uid = `${mesh.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
+  const uid = `${settings.mesh.clusterId}/networking.istio.io/WorkloadEntry/${namespace}/${name}`;
   return {
-    ...plainWorkload(mesh, { uid, name, namespace }),
+    ...plainWorkload(settings, { uid, name, namespace }),
     ...place,
     ...tunnelOf({ labels, annotations }),
     ...namesOf(labels, annotations[GROUP] || name),
     waypoint,
+    authorizationPolicies: policies.of(labels),
     services: selection.ofEntry(labels, spec.ports),
   };
 }
@@ -36,8 +39,9 @@ export function buildWorkloadEntry(
 /** Nothing if it selects workloads instead. */
 export function buildEndpoints(
   entry: ServiceEntry,
-  { mesh }: BuildSettings,
+  settings: BuildSettings,
   targets: readonly Target[],
+  policies: PolicyKeys,
   waypoint: Workload['waypoint'],
 ): readonly Workload[] {
   const { name, namespace, annotations } = entry.metadata;
@@ -45,13 +49,14 @@ export function buildEndpoints(
     const place = placeOf(spec);
     if (place === undefined) return [];
     const labels = { ...entry.metadata.labels, ...spec.labels };
-    const uid = `${mesh.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${spec.address}`;
+    const uid = `${settings.mesh.clusterId}/networking.istio.io/ServiceEntry/${namespace}/${name}/${spec.address}`;
     const workload: Workload = {
-      ...plainWorkload(mesh, { uid, name, namespace }),
+      ...plainWorkload(settings, { uid, name, namespace }),
       ...place,
       ...tunnelOf({ labels, annotations }),
       ...namesOf(labels, name),
       waypoint,
+      authorizationPolicies: policies.of(labels),
       services: Object.fromEntries(of.map((target) => [target.name, entryPorts(spec.ports, target)])),
     };
     return [workload];

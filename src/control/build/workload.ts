@@ -1,11 +1,12 @@
 /** What all workloads have in common, wherever they come from (wire contract, sections 12.2 to 12.4). */
-import { DEFAULT_TRUST_DOMAIN, type Locality, type MeshSettings, type Workload } from '../../mesh/index.ts';
+import { DEFAULT_TRUST_DOMAIN, type Locality, type Workload } from '../../mesh/index.ts';
+import type { BuildSettings } from './settings.ts';
 
 export const UNKNOWN_LOCALITY: Locality = { region: '', zone: '', subzone: '' };
 
 /** A workload of which nothing is known but what the mesh says of all. */
 export function plainWorkload(
-  settings: MeshSettings,
+  { mesh, sameNode }: BuildSettings,
   { uid, name, namespace }: Pick<Workload, 'uid' | 'name' | 'namespace'>,
 ): Workload {
   return {
@@ -13,11 +14,11 @@ export function plainWorkload(
     name,
     namespace,
     addresses: [],
-    network: settings.network,
+    network: mesh.network,
     node: '',
     hostname: '',
     protocol: 'tcp',
-    trustDomain: settings.trustDomain === DEFAULT_TRUST_DOMAIN ? '' : settings.trustDomain,
+    trustDomain: mesh.trustDomain === DEFAULT_TRUST_DOMAIN ? '' : mesh.trustDomain,
     serviceAccount: '',
     waypoint: undefined,
     canonicalName: '',
@@ -27,13 +28,14 @@ export function plainWorkload(
     nativeTunnel: false,
     authorizationPolicies: [],
     status: 'healthy',
-    clusterId: settings.clusterId,
+    clusterId: mesh.clusterId,
     networkGateway: undefined,
     services: {},
     applicationTunnel: undefined,
     locality: UNKNOWN_LOCALITY,
     networkMode: 'standard',
     capacity: 1,
+    sameNode,
   };
 }
 

@@ -67,12 +67,13 @@ export function findingProblems(findings: readonly Finding[], files: readonly Ma
   const places = new Map<KubernetesObject, Problem['place']>();
   for (const { path, manifest } of files)
     for (const { object, line, column } of manifest.objects) places.set(object, { file: path, line, column });
-  return findings.map(({ reason, text, object, field }) => ({
+  return findings.map(({ reason, text, object, field, condition }) => ({
     reason,
     text,
     object: objectName(object),
     field,
     place: places.get(object),
+    ...(condition === undefined ? {} : { condition }),
   }));
 }
 

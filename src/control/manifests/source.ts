@@ -53,7 +53,7 @@ export class ManifestSource implements MeshSource {
   #problems: readonly Problem[] = [];
   #duplicates: readonly Problem[] = [];
   /** Problems that the log has told of. */
-  #told: ReadonlySet<string> = new Set();
+  #told: ReadonlyMap<string, Problem> = new Map();
   #toldFaults = '';
   /** It has been said that nothing is told yet, and why. */
   #saidItWaits = false;
@@ -176,9 +176,14 @@ export class ManifestSource implements MeshSource {
     this.#tellForeign(files);
     const update = last === undefined ? completeUpdate(mesh) : changes(last, mesh);
     if (update === undefined) return;
-    const { workloads, services, removed } = update;
+    const { workloads, services, policies, removed, removedPolicies } = update;
     this.#log.debug(
-      { workloads: workloads.length, services: services.length, removed: removed.length },
+      {
+        workloads: workloads.length,
+        services: services.length,
+        policies: policies.length,
+        removed: removed.length + removedPolicies.length,
+      },
       'the manifests have changed the mesh',
     );
     for (const listener of this.#listeners) listener(update);
@@ -187,7 +192,6 @@ export class ManifestSource implements MeshSource {
   /** Gathers what is wrong now, and logs what was not wrong before. */
   #report(): void {
     const { directory } = this.#options;
-    const level = this.#mesh === undefined ? 'error' : 'warn';
     this.#toldFaults = faultsText(this.#folder);
     const files = this.#files.files();
     this.#problems = [
@@ -197,11 +201,18 @@ export class ManifestSource implements MeshSource {
       ...findingProblems(this.#mesh?.findings ?? [], files),
     ];
     const texts = new Map(this.#problems.map((problem) => [formatProblem(problem), problem]));
-    for (const [text, { reason, object, field, place }] of texts)
-      if (!this.#told.has(text)) this.#log[level]({ reason, object, field, ...place }, text);
+    for (const [text, problem] of texts) if (!this.#told.has(text)) this.#tell(problem, text);
+    for (const object of withoutCondition(this.#told, texts))
+      this.#log.info({ object }, `${object}: nothing of it is left out any more.`);
     if (this.#told.size > 0 && texts.size === 0)
       this.#log.info({ directory }, 'nothing is wrong with the manifests any more');
-    this.#told = new Set(texts.keys());
+    this.#told = texts;
+  }
+
+  #tell({ reason, object, field, place, condition }: Problem, text: string): void {
+    const { type, status } = condition ?? {};
+    const level = status === 'True' ? 'info' : this.#mesh === undefined ? 'error' : 'warn';
+    this.#log[level]({ reason, object, field, ...place, ...(condition && { condition: type, status }) }, text);
   }
 
   /** Once for each kind: a folder may well hold more than a mesh is made of. */
@@ -213,6 +224,13 @@ export class ManifestSource implements MeshSource {
         this.#log.debug({ file: path, kind }, 'a kind that the mesh is not built of is left out');
       }
   }
+}
+
+/** Objects that had a condition which was a problem, and have none now. */
+function withoutCondition(last: ReadonlyMap<string, Problem>, next: ReadonlyMap<string, Problem>): Set<string> {
+  const objectsOf = (problems: ReadonlyMap<string, Problem>) =>
+    new Set([...problems.values()].flatMap(({ object, condition }) => (condition && object ? [object] : [])));
+  return objectsOf(last).difference(objectsOf(next));
 }
 
 function folderProblems({ faults }: ManifestFolder): readonly Problem[] {

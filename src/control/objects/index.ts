@@ -18,6 +18,12 @@ import {
 import { type Gateway, type GatewayClass, gateway, gatewayClass } from './gateway.ts';
 import { type FieldPath, fieldsOf, sayIssue } from './issue.ts';
 import { type ServiceEntry, serviceEntry, type WorkloadEntry, workloadEntry } from './istio.ts';
+import {
+  type AuthorizationPolicy,
+  authorizationPolicy,
+  type PeerAuthentication,
+  peerAuthentication,
+} from './policy.ts';
 
 export type { ConfigMap, EndpointSlice, Namespace, Node, Pod, Service } from './core.ts';
 export type { Gateway, GatewayClass, LabelSelector } from './gateway.ts';
@@ -25,6 +31,17 @@ export type { FieldPath } from './issue.ts';
 export { formatField, lineOf } from './issue.ts';
 export type { ServiceEntry, WorkloadEntry, WorkloadEntrySpec } from './istio.ts';
 export type { MeshConfig } from './mesh-config.ts';
+export type {
+  AuthorizationPolicy,
+  MtlsMode,
+  OperationField,
+  PeerAuthentication,
+  SaidCondition,
+  SaidFields,
+  SaidRule,
+  SourceField,
+} from './policy.ts';
+export { isPort } from './policy.ts';
 
 /** Every kind that the mesh is built of. */
 export type KubernetesObject =
@@ -38,7 +55,9 @@ export type KubernetesObject =
   | ServiceEntry
   | WorkloadEntry
   | Gateway
-  | GatewayClass;
+  | GatewayClass
+  | AuthorizationPolicy
+  | PeerAuthentication;
 
 /** By API group and kind. The version is not looked at: those in use differ in nothing that is read here. */
 const schemas: Readonly<Record<string, z.ZodType<KubernetesObject>>> = {
@@ -53,6 +72,8 @@ const schemas: Readonly<Record<string, z.ZodType<KubernetesObject>>> = {
   'networking.istio.io/WorkloadEntry': workloadEntry,
   'gateway.networking.k8s.io/Gateway': gateway,
   'gateway.networking.k8s.io/GatewayClass': gatewayClass,
+  'security.istio.io/AuthorizationPolicy': authorizationPolicy,
+  'security.istio.io/PeerAuthentication': peerAuthentication,
 };
 
 export type ReadObject =

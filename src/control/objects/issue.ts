@@ -13,6 +13,7 @@ export function sayIssue(issue: z.core.$ZodRawIssue): string | undefined {
   if (issue.code === 'invalid_value')
     return `must be ${issue.values.map((value) => JSON.stringify(value)).join(' or ')}`;
   if (issue.code === 'unrecognized_keys') return 'is not a known field';
+  if (issue.code === 'invalid_key') return issue.issues[0]?.message;
   return undefined;
 }
 

@@ -364,6 +364,7 @@ test('each endpoint of a ServiceEntry is a workload of all of its hosts', (t) =>
     name: 'entry',
     addresses: ['192.0.2.1'],
     capacity: 3,
+    sameNode: 'kernel',
     canonicalName: 'ext',
     services: {
       'shop/a.example.com': [{ servicePort: 80, targetPort: 8080 }],

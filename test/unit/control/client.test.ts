@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import test, { type ExecutionContext } from 'ava';
 import { ControlClient, type ControlClientOptions } from '../../../src/control/client.ts';
 import { encodeRoots, encodeUpdate } from '../../../src/control/wire.ts';
-import type { MeshUpdate, SpiffeId } from '../../../src/mesh/index.ts';
+import type { AuthorizationPolicy, MeshUpdate, SpiffeId } from '../../../src/mesh/index.ts';
 import { FakeClock } from '../../contract/fakes/clock.ts';
 import { FakeLog } from '../../contract/fakes/log.ts';
 import { meshUpdate, workload } from '../../contract/fakes/mesh.ts';
@@ -176,6 +176,10 @@ test('notices a control process that has fallen silent, and keeps one that has n
   t.false(client.status().connected);
 });
 
+function policy(name: string): AuthorizationPolicy {
+  return { namespace: 'shop', name, scope: 'namespace', action: 'deny', rules: [], dryRun: false };
+}
+
 test('takes an update in several lines as one', async (t) => {
   const { client, path } = setUp(t);
   const host = await Host.listen(t, path);
@@ -183,7 +187,8 @@ test('takes an update in several lines as one', async (t) => {
   client.follow(ear);
   const socket = await host.accept();
   const workloads = Array.from({ length: 2000 }, (_, at) => workload({ name: `web-${at}` }));
-  const large = meshUpdate({ complete: true, workloads, removed: ['shop/gone'] });
+  const policies = workloads.map(({ name }) => policy(name));
+  const large = meshUpdate({ complete: true, workloads, removed: ['shop/gone'], policies, removedPolicies: ['a/b'] });
   const lines = encodeUpdate(large);
   t.true(lines.length > 1);
   for (const line of lines.slice(0, -1)) socket.write(line);
@@ -224,7 +229,7 @@ test('bounds what it holds of an update that does not end', async (t) => {
   client.follow(nobody);
   const socket = await host.accept();
   const part = Buffer.from(
-    `${JSON.stringify({ update: { complete: true, workloads: Array(8).fill(workload()), services: [], removed: [] }, more: true })}\n`,
+    `${JSON.stringify({ update: { complete: true, workloads: Array(8).fill(workload()), services: [], removed: [], policies: [], removedPolicies: [] }, more: true })}\n`,
   );
   for (let turn = 0; turn < 4; turn++) socket.write(part);
   t.regex(String((await log.next(LOST)).fields.reason), /longer than 10000 bytes/);

@@ -4,10 +4,10 @@ import { setTimeout } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { ControlError, type ManifestSourceOptions } from '../../../src/control/index.ts';
 import { ManifestSource } from '../../../src/control/manifests/source.ts';
-import type { MeshUpdate } from '../../../src/mesh/index.ts';
+import { type MeshUpdate, policyName } from '../../../src/mesh/index.ts';
 import { FakeLog } from '../../contract/fakes/log.ts';
 import { ManifestDirectory } from './folder.ts';
-import { pod, service } from './objects.ts';
+import { authorizationPolicy, pod, service } from './objects.ts';
 
 /** A source that follows a folder, and what it has told. */
 class Followed {
@@ -40,10 +40,11 @@ class Followed {
     while (this.updates.length === this.#seen) await this.#more.promise;
     const update = this.updates[this.#seen];
     this.#seen += 1;
-    const { workloads = [], services = [], removed = [] } = update ?? {};
+    const { workloads = [], services = [], removed = [], policies = [], removedPolicies = [] } = update ?? {};
     return [
       ...[...workloads, ...services].map(({ name }) => `+${name}`),
-      ...removed.map((key) => `-${key}`),
+      ...policies.map((policy) => `+${policyName(policy)}`),
+      ...[...removed, ...removedPolicies].map((key) => `-${key}`),
     ].toSorted();
   }
 
@@ -321,6 +322,89 @@ test('what does not fit the other objects is reported where the object stands', 
   t.like(followed.source.problems(), [
     { reason: 'WaypointIsNotReady', field: 'metadata.labels["istio.io/use-waypoint"]' },
   ]);
+});
+
+test('a policy is followed', async (t) => {
+  const followed = new Followed(t);
+  followed.directory.write('web.yaml', pod());
+  await followed.source.start();
+  t.deepEqual(await followed.next(), ['+web-1']);
+  const spec = ['selector: {matchLabels: {app: web}}'];
+  followed.directory.write('policy.yaml', authorizationPolicy({ spec }));
+  t.deepEqual(await followed.next(), ['+shop/only', '+web-1']);
+  followed.directory.delete('policy.yaml');
+  t.deepEqual(await followed.next(), ['+web-1', '-shop/only']);
+});
+
+/** Texts that say to whom, or how, something applies in a way that is not understood; the field and its place. */
+for (const [title, spec, field, text] of [
+  ['an action that is none', ['action: DNEY'], 'spec.action', 'must be "ALLOW" or "DENY" or "AUDIT" or "CUSTOM"'],
+  ['a selector that is none', ['selecter: {matchLabels: {app: web}}'], 'spec.selecter', 'is not a known field'],
+  ['rules that are no list', ['rules: {from: []}'], 'spec.rules', 'must be a list, not a map'],
+  ['sources that are not there', ['rules: [{from: }]'], 'spec.rules[0].from', 'must be a list, not null'],
+] as const)
+  test(`a policy with ${title} leaves the last good one in force`, async (t) => {
+    const followed = new Followed(t);
+    const file = followed.directory.write(
+      'policy.yaml',
+      authorizationPolicy({ spec: ['action: DENY', 'rules: [{}]'] }),
+    );
+    await followed.source.start();
+    t.deepEqual(await followed.next(), ['+shop/only']);
+    followed.directory.write('policy.yaml', authorizationPolicy({ spec }));
+    t.regex(await followed.warned(), new RegExp(`^${file}:\\d+:\\d+: AuthorizationPolicy shop/only: `));
+    t.like(followed.source.problems(), [{ reason: 'field', field, text: `${field} ${text}.` }]);
+    followed.directory.write('pod.yaml', pod());
+    t.deepEqual(await followed.next(), ['+web-1']);
+    t.is(followed.updates.length, 2);
+    followed.directory.write('policy.yaml', authorizationPolicy());
+    t.deepEqual(await followed.next(), ['+shop/only']);
+    t.deepEqual(followed.source.problems(), []);
+  });
+
+const port = (text: string) => authorizationPolicy({ spec: [`rules: [{to: [{operation: {ports: [${text}]}}]}]`] });
+
+test('what of a policy is not enforced is said once, and again when it changes or goes', async (t) => {
+  const followed = new Followed(t);
+  const file = followed.directory.write('policy.yaml', port('http'));
+  await followed.source.start();
+  t.deepEqual(await followed.next(), ['+shop/only']);
+  const said = (value: string) =>
+    `${file}:1:1: AuthorizationPolicy shop/only: No rule is left, so it allows nothing: spec.rules[0].to[0].operation.ports[${value}] must be a port number, 1 to 65535.`;
+  t.is(await followed.warned(), said('0'));
+  t.like(followed.source.problems(), [
+    {
+      reason: 'UnsupportedValue',
+      object: 'AuthorizationPolicy shop/only',
+      field: 'spec.rules[0].to[0].operation.ports[0]',
+      place: { file, line: 1, column: 1 },
+      condition: { type: 'ZtunnelAccepted', status: 'False', reason: 'UnsupportedValue' },
+    },
+  ]);
+  t.like(
+    followed.log.entries.find(({ level }) => level === 'warn'),
+    { fields: { condition: 'ZtunnelAccepted', status: 'False', reason: 'UnsupportedValue' } },
+  );
+  followed.directory.write('pod.yaml', pod());
+  t.deepEqual(await followed.next(), ['+web-1']);
+  followed.directory.write('policy.yaml', port('"80", http'));
+  t.is(await followed.warned(), said('1'));
+  t.is(followed.log.entries.filter(({ level }) => level === 'warn').length, 2);
+  followed.directory.write('policy.yaml', port('"80"'));
+  t.deepEqual(await followed.next(), ['+shop/only']);
+  const text = 'AuthorizationPolicy shop/only: nothing of it is left out any more.';
+  t.is((await followed.log.next(text)).level, 'info');
+  t.deepEqual(followed.source.problems(), []);
+});
+
+test('what a policy does more strictly than it says is no warning', async (t) => {
+  const followed = new Followed(t);
+  const spec = ['action: DENY', 'rules: [{to: [{operation: {paths: [/a]}}]}]'];
+  const file = followed.directory.write('policy.yaml', authorizationPolicy({ spec }));
+  await followed.source.start();
+  t.deepEqual(await followed.next(), ['+shop/only']);
+  const text = `${file}:1:1: AuthorizationPolicy shop/only: What cannot be looked at is left out, so it denies more, unless a waypoint asks: spec.rules[0].to[0].operation.paths needs a waypoint.`;
+  t.like(await followed.log.next(text), { level: 'info', fields: { condition: 'ZtunnelAccepted', status: 'True' } });
 });
 
 test('a problem is logged once', async (t) => {

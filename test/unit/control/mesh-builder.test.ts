@@ -2,11 +2,26 @@ import test from 'ava';
 import { changes, completeUpdate } from '../../../src/control/build/changes.ts';
 import { type BuiltMesh, buildMesh, MeshBuilder } from '../../../src/control/build/mesh-builder.ts';
 import type { KubernetesObject } from '../../../src/control/objects/index.ts';
-import { ReadModel, type Service, type Workload } from '../../../src/mesh/index.ts';
-import { gateway, meshConfig, namespace, objects, pod, service, serviceEntry, workloadEntry } from './objects.ts';
+import { policyName, ReadModel, type Service, type Workload } from '../../../src/mesh/index.ts';
+import {
+  authorizationPolicy,
+  gateway,
+  meshConfig,
+  namespace,
+  objects,
+  peerAuthentication,
+  pod,
+  service,
+  serviceEntry,
+  workloadEntry,
+} from './objects.ts';
 
 const node = (zone: string) =>
   `{apiVersion: v1, kind: Node, metadata: {name: n1, labels: {topology.kubernetes.io/zone: ${zone}}}}`;
+
+const SELECTS_WEB = 'selector: {matchLabels: {app: web}}';
+const SELECTS_DB = 'selector: {matchLabels: {app: db}}';
+const SELECTS_FAR = 'selector: {matchLabels: {app: far}}';
 
 /** One object of each kind that matters to others; what an edit does not name stays the very same object. */
 class Folder {
@@ -24,6 +39,11 @@ class Folder {
     this.write('gateway', gateway({ labels: '{istio.io/waypoint-for: all}' }));
     this.write('node', node('a'));
     this.write('namespace', namespace('shop'));
+    this.write('far pod', pod({ name: 'far-1', namespace: 'far', labels: '{app: far}' }));
+    this.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'rules: [{}]'] }));
+    this.write('wide policy', authorizationPolicy({ name: 'wide', spec: ['action: DENY'] }));
+    this.write('root policy', authorizationPolicy({ namespace: 'istio-system', spec: [SELECTS_FAR] }));
+    this.write('strict', peerAuthentication({ namespace: 'db' }));
   }
 
   write(name: string, ...texts: readonly string[]): void {
@@ -37,10 +57,15 @@ class Folder {
 
 function namesOf(update: ReturnType<typeof changes>): string[] {
   const named = ({ name }: Workload | Service) => name;
-  return [...(update?.workloads ?? []), ...(update?.services ?? [])].map(named).toSorted();
+  const policies = [...(update?.policies ?? []).map(policyName), ...(update?.removedPolicies ?? []).map(minus)];
+  return [...[...(update?.workloads ?? []), ...(update?.services ?? [])].map(named), ...policies].toSorted();
 }
 
-/** An edit, and the names of the workloads and services that it changes. */
+function minus(name: string): string {
+  return `-${name}`;
+}
+
+/** An edit, and the names of the workloads, services and policies that it changes. */
 const edits: ReadonlyArray<readonly [string, (folder: Folder) => void, readonly string[]]> = [
   ['nothing', () => undefined, []],
   ['a file written again as it was', (folder) => folder.write('pod', pod({ labels: '{app: web}' })), []],
@@ -69,7 +94,7 @@ const edits: ReadonlyArray<readonly [string, (folder: Folder) => void, readonly 
     ['web'],
   ],
   ['a service gone', (folder) => folder.write('service'), ['web-1']],
-  ['a node’s zone', (folder) => folder.write('node', node('b')), ['db-1', 'web-1']],
+  ['a node’s zone', (folder) => folder.write('node', node('b')), ['db-1', 'far-1', 'web-1']],
   ['a node written again', (folder) => folder.write('node', node('a')), []],
   [
     'a namespace’s waypoint',
@@ -98,7 +123,85 @@ const edits: ReadonlyArray<readonly [string, (folder: Folder) => void, readonly 
   [
     'a setting of the mesh',
     (folder) => folder.write('config', meshConfig('trustDomain: td')),
-    ['db-1', 'entry', 'vm', 'web-1'],
+    ['db-1', 'entry', 'far-1', 'vm', 'web-1'],
+  ],
+  [
+    'a policy’s rules',
+    (folder) => folder.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'rules: [{}, {}]'] })),
+    ['shop/only'],
+  ],
+  [
+    'a policy written again as it was',
+    (folder) => folder.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'rules: [{}]'] })),
+    [],
+  ],
+  [
+    'a policy written in other words',
+    (folder) =>
+      folder.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'action: ALLOW', 'rules: [{from: []}]'] })),
+    [],
+  ],
+  [
+    'a policy’s selector',
+    (folder) => folder.write('policy', authorizationPolicy({ spec: [SELECTS_DB, 'rules: [{}]'] })),
+    ['db-1', 'vm', 'web-1'],
+  ],
+  [
+    'a policy’s scope',
+    (folder) => folder.write('policy', authorizationPolicy({ spec: ['rules: [{}]'] })),
+    ['shop/only', 'web-1'],
+  ],
+  ['a policy gone', (folder) => folder.write('policy'), ['-shop/only', 'web-1']],
+  ['a policy for a namespace gone', (folder) => folder.write('wide policy'), ['-shop/wide']],
+  [
+    'a policy that is not told any more',
+    (folder) => folder.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'action: AUDIT'] })),
+    ['-shop/only', 'web-1'],
+  ],
+  [
+    'a policy for the whole mesh',
+    (folder) => folder.write('new', authorizationPolicy({ namespace: 'istio-system', name: 'new' })),
+    ['istio-system/new'],
+  ],
+  [
+    'a policy of the root namespace for some workloads of all namespaces',
+    (folder) =>
+      folder.write(
+        'root policy',
+        authorizationPolicy({ namespace: 'istio-system', spec: [SELECTS_DB, 'rules: [{}]'] }),
+      ),
+    ['db-1', 'far-1', 'istio-system/only', 'vm'],
+  ],
+  [
+    'a PeerAuthentication of one namespace',
+    (folder) => folder.write('peers', peerAuthentication({ namespace: 'far' })),
+    ['far-1'],
+  ],
+  [
+    'a PeerAuthentication of the mesh',
+    (folder) => folder.write('peers', peerAuthentication({ namespace: 'istio-system' })),
+    ['db-1', 'entry', 'far-1', 'vm', 'web-1'],
+  ],
+  [
+    'a PeerAuthentication with ports',
+    (folder) =>
+      folder.write('peers', peerAuthentication({ spec: [SELECTS_WEB, 'portLevelMtls: {80: {mode: STRICT}}'] })),
+    ['shop/converted_peer_authentication_strict', 'web-1'],
+  ],
+  [
+    'the last PeerAuthentication gone',
+    (folder) => folder.write('strict'),
+    ['-istio-system/istio_converted_static_strict'],
+  ],
+  [
+    'how a namespace talks to its own node',
+    (folder) => folder.write('namespace', namespace('shop', { annotations: '{culvert.dev/same-node: mtls}' })),
+    ['db-1', 'web-1'],
+  ],
+  [
+    'how the mesh talks to its own nodes',
+    (folder) => folder.write('config', meshConfig('sameNode: mtls')),
+    ['db-1', 'entry', 'far-1', 'vm', 'web-1'],
   ],
   ['a setting as it was', (folder) => folder.write('config', meshConfig('trustDomain: cluster.local')), []],
 ];
@@ -122,22 +225,24 @@ for (const [title, edit, changed] of edits)
     t.deepEqual(bySnapshot(followed), bySnapshot(fresh));
   });
 
-function withoutOrder({ workloads, services, settings, findings }: BuiltMesh) {
+function withoutOrder({ workloads, services, policies, settings, findings }: BuiltMesh) {
   return {
     workloads: new Map([...workloads].toSorted()),
     services: new Map([...services].toSorted()),
+    policies: new Map([...policies].toSorted()),
     settings,
     findings,
   };
 }
 
 function bySnapshot(mesh: ReadModel) {
-  const { workloads, services, settings } = mesh.snapshot();
+  const { workloads, services, policies, settings } = mesh.snapshot();
   return {
     workloads: new Map(workloads.map((each) => [each.uid, each] as const).toSorted()),
     services: new Map(
       services.map((each) => [each.hostname, { each, endpoints: uidsOf(mesh, each) }] as const).toSorted(),
     ),
+    policies: new Map(policies.map((each) => [policyName(each), each] as const).toSorted()),
     settings,
   };
 }
@@ -148,6 +253,18 @@ function uidsOf(mesh: ReadModel, of: Service): string[] {
     .map(({ workload }) => workload.uid)
     .toSorted();
 }
+
+test('what is told again is the very same object as long as it is equal', (t) => {
+  const folder = new Folder();
+  const builder = new MeshBuilder();
+  const before = builder.build(folder.read());
+  folder.write('policy', authorizationPolicy({ spec: [SELECTS_WEB, 'rules: [{}, {}]'] }));
+  folder.write('wide policy', authorizationPolicy({ name: 'wide', spec: ['action: DENY'] }));
+  const after = builder.build(folder.read());
+  for (const [name, policy] of after.policies) t.is(policy === before.policies.get(name), name !== 'shop/only');
+  t.deepEqual([...after.workloads.keys()], [...before.workloads.keys()]);
+  t.true([...after.workloads].every(([uid, workload]) => workload === before.workloads.get(uid)));
+});
 
 test('what goes is removed by uid and by name', (t) => {
   const folder = new Folder();

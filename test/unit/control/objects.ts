@@ -2,7 +2,7 @@
 import { type BuiltMesh, buildMesh } from '../../../src/control/build/mesh-builder.ts';
 import { parseManifest } from '../../../src/control/manifests/parse.ts';
 import type { KubernetesObject } from '../../../src/control/objects/index.ts';
-import type { Service, Workload } from '../../../src/mesh/index.ts';
+import type { AuthorizationPolicy, PolicyMatch, Service, Workload } from '../../../src/mesh/index.ts';
 
 /** The objects of some YAML documents; throws if there is anything wrong with them. */
 export function objects(...texts: readonly string[]): readonly KubernetesObject[] {
@@ -31,6 +31,21 @@ export function serviceOf(mesh: BuiltMesh, hostname = 'web.shop.svc.cluster.loca
   const [found, ...more] = [...mesh.services.values()].filter((each) => each.hostname === hostname);
   if (found === undefined || more.length > 0) throw new Error(`${more.length + 1} services named ${hostname}`);
   return found;
+}
+
+/** The policy of that name, `namespace/name`, if agents are told of one. */
+export function policyOf({ policies }: BuiltMesh, name = 'shop/only'): AuthorizationPolicy | undefined {
+  return policies.get(name as `${string}/${string}`);
+}
+
+/** What matches ask for, without the fields in which they ask for nothing. */
+export function asked(match: PolicyMatch): Partial<PolicyMatch> {
+  return Object.fromEntries(Object.entries(match).filter(([, values]) => values.length > 0));
+}
+
+/** The clauses of each rule of a policy, as what their matches ask for. */
+export function clausesOf(policy: AuthorizationPolicy | undefined): ReadonlyArray<readonly unknown[]> | undefined {
+  return policy?.rules.map(({ clauses }) => clauses.map(({ matches }) => matches.map(asked)));
 }
 
 /** What a pod, service or entry says besides what is usual, each as a line of YAML in flow style. */
@@ -116,4 +131,15 @@ export function gateway(said: Said = {}): string {
 export function meshConfig(...lines: readonly string[]): string {
   const data = ['data:', '  mesh.yaml: |', ...lines.map((line) => `    ${line}`)];
   return [...head('v1', 'ConfigMap', 'culvert', { namespace: 'istio-system' }), ...data].join('\n');
+}
+
+/** Of namespace shop; an ALLOW unless it says otherwise. */
+export function authorizationPolicy(said: Said = {}): string {
+  const top = head('security.istio.io/v1', 'AuthorizationPolicy', 'only', said);
+  return [...top, 'spec:', ...indented(said.spec ?? ['{}'])].join('\n');
+}
+
+export function peerAuthentication(said: Said = {}): string {
+  const top = head('security.istio.io/v1', 'PeerAuthentication', 'strict', said);
+  return [...top, 'spec:', ...indented(said.spec ?? ['mtls: {mode: STRICT}'])].join('\n');
 }

@@ -114,6 +114,90 @@ for (const [title, lines, field, line, column, text] of [
     t.is(issues.length, 1);
   });
 
+const security = (kind: string, ...spec: readonly string[]) =>
+  [`apiVersion: security.istio.io/v1`, `kind: ${kind}`, 'metadata: {name: a}', 'spec:', ...spec].join('\n');
+/** Of a policy: what must be understood, or nobody can tell what is safe. */
+for (const [text, line, column, expected] of [
+  [
+    security('AuthorizationPolicy', '  action: allow'),
+    5,
+    3,
+    'spec.action must be "ALLOW" or "DENY" or "AUDIT" or "CUSTOM".',
+  ],
+  [security('AuthorizationPolicy', '  rule: []'), 5, 3, 'spec.rule is not a known field.'],
+  [
+    security('AuthorizationPolicy', '  selector:', '    matchLables: {}'),
+    6,
+    5,
+    'spec.selector.matchLables is not a known field.',
+  ],
+  [
+    security('AuthorizationPolicy', '  selector: {matchLabels: {app: "*"}}'),
+    5,
+    28,
+    'spec.selector.matchLabels.app must be empty, or letters, digits, -, _ and ., at most 63, with a letter or digit at both ends.',
+  ],
+  [security('AuthorizationPolicy', '  selector:'), 5, 3, 'spec.selector must be a map, not null.'],
+  [security('AuthorizationPolicy', '  rules:'), 5, 3, 'spec.rules must be a list, not null.'],
+  [security('AuthorizationPolicy', '  rules:', '  - from:'), 6, 5, 'spec.rules[0].from must be a list, not null.'],
+  [security('AuthorizationPolicy', '  rules:', '  -'), 6, 4, 'spec.rules[0] must be a map, not null.'],
+  [
+    security('AuthorizationPolicy', '  rules:', '  - from:', '    - source:'),
+    7,
+    7,
+    'spec.rules[0].from[0].source must be a map, not null.',
+  ],
+  [
+    security('AuthorizationPolicy', '  rules:', '  - to:', '    - operation: {ports: [80]}'),
+    7,
+    27,
+    'spec.rules[0].to[0].operation.ports[0] must be a text, not a number.',
+  ],
+  [
+    security('AuthorizationPolicy', '  rules:', '  - to:', '    - operation: {ports: "80"}'),
+    7,
+    19,
+    'spec.rules[0].to[0].operation.ports must be a list, not a text.',
+  ],
+  [
+    security('AuthorizationPolicy', '  rules:', '  - when: [{values: [a]}]'),
+    6,
+    12,
+    'spec.rules[0].when[0].key is missing.',
+  ],
+  [
+    security('AuthorizationPolicy', '  targetRefs: [{kind: Service, name: a}]', '  selector: {matchLabels: {a: b}}'),
+    6,
+    3,
+    'spec.selector must not be there beside targetRefs: it is either for workloads or for waypoints.',
+  ],
+  [
+    security('PeerAuthentication', '  mtls: {mode: strict}'),
+    5,
+    10,
+    'spec.mtls.mode must be "UNSET" or "DISABLE" or "PERMISSIVE" or "STRICT".',
+  ],
+  [security('PeerAuthentication', '  mtsl: {mode: STRICT}'), 5, 3, 'spec.mtsl is not a known field.'],
+  [security('PeerAuthentication', '  mtls: STRICT'), 5, 3, 'spec.mtls must be a map, not a text.'],
+  [security('PeerAuthentication', '  mtls:'), 5, 3, 'spec.mtls must be a map, not null.'],
+  [
+    security('PeerAuthentication', '  portLevelMtls: {80: {mode: STRICT}}'),
+    5,
+    3,
+    'spec.portLevelMtls needs a selector.',
+  ],
+  [
+    security('PeerAuthentication', '  selector: {matchLabels: {a: b}}', '  portLevelMtls: {http: {}}'),
+    6,
+    19,
+    'spec.portLevelMtls.http must be a port number, 1 to 65535.',
+  ],
+] as const)
+  test(`a policy is not taken: ${expected}`, (t) => {
+    t.like(parseManifest(text).issues, [{ reason: 'field', line, column, text: expected }]);
+    t.deepEqual(parseManifest(text).objects, []);
+  });
+
 const named = (kind: string, name: string, apiVersion = 'v1') =>
   `apiVersion: ${apiVersion}\nkind: ${kind}\nmetadata: {name: ${JSON.stringify(name)}}\n`;
 const odd = (kind: string, metadata: string, spec: string, apiVersion = 'v1') =>

@@ -10,7 +10,15 @@ import {
   parseFromAgent,
   parseFromControl,
 } from '../../../src/control/wire.ts';
-import type { Address, Cidr, GatewayAddress, MeshUpdate, SpiffeId } from '../../../src/mesh/index.ts';
+import type {
+  Address,
+  AuthorizationPolicy,
+  Cidr,
+  GatewayAddress,
+  MeshUpdate,
+  PolicyMatch,
+  SpiffeId,
+} from '../../../src/mesh/index.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
 
 const gateway: GatewayAddress = {
@@ -20,6 +28,46 @@ const gateway: GatewayAddress = {
 const byAddress: GatewayAddress = {
   destination: { kind: 'address', network: 'east', address: 'fd00::1' as Address },
   hboneMtlsPort: 15_008,
+};
+
+const nothing: PolicyMatch = {
+  namespaces: [],
+  notNamespaces: [],
+  principals: [],
+  notPrincipals: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+  destinationPorts: [],
+  notDestinationPorts: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+};
+const everything: PolicyMatch = {
+  namespaces: [{ kind: 'exact', value: 'a' }],
+  notNamespaces: [{ kind: 'prefix', value: 'b' }],
+  principals: [{ kind: 'suffix', value: '/sa/c' }],
+  notPrincipals: [{ kind: 'presence' }],
+  sourceIps: ['10.0.0.0/8' as Cidr],
+  notSourceIps: ['10.0.0.1/32' as Cidr],
+  destinationIps: ['fd00::/64' as Cidr],
+  notDestinationIps: ['fd00::1/128' as Cidr],
+  destinationPorts: [80, 65_535],
+  notDestinationPorts: [1],
+  serviceAccounts: [{ namespace: 'shop', serviceAccount: 'cart' }],
+  notServiceAccounts: [{ namespace: 'shop', serviceAccount: 'web' }],
+};
+const policy: AuthorizationPolicy = {
+  namespace: 'istio-system',
+  name: 'istio_converted_static_strict',
+  scope: 'workload-selector',
+  action: 'deny',
+  rules: [
+    { clauses: [{ matches: [everything, nothing] }, { matches: [] }], unlessThroughWaypoint: true },
+    { clauses: [], unlessThroughWaypoint: false },
+  ],
+  dryRun: true,
 };
 
 function throughTheWire(update: MeshUpdate): MeshUpdate[] {
@@ -46,6 +94,7 @@ for (const [title, update] of [
           services: { 'shop/web.shop.svc.cluster.local': [{ servicePort: 80, targetPort: 0 }] },
           applicationTunnel: { protocol: 'proxy', port: 15_088 },
           authorizationPolicies: ['shop/only-cart'],
+          sameNode: 'mtls',
         }),
       ],
     }),
@@ -64,6 +113,13 @@ for (const [title, update] of [
       ],
     }),
   ],
+  [
+    'policies',
+    meshUpdate({
+      policies: [policy, { ...policy, name: 'x', scope: 'global', action: 'allow', rules: [], dryRun: false }],
+      removedPolicies: ['shop/only-cart'],
+    }),
+  ],
 ] as Array<[string, MeshUpdate]>)
   test(`an update of ${title} survives the wire`, (t) => t.deepEqual(throughTheWire(update), [update]));
 
@@ -80,6 +136,23 @@ test('a large update takes several lines, all but the last of which say that the
   t.deepEqual(
     messages.flatMap((message) => (message.kind === 'update' ? message.update.workloads : [])),
     workloads,
+  );
+});
+
+test('many policies take several lines too', (t) => {
+  const policies = Array.from({ length: 1000 }, (_, at) => ({ ...policy, name: `p${at}` }));
+  const removedPolicies = policies.map(({ name }) => `gone/${name}` as const);
+  const lines = encodeUpdate(meshUpdate({ policies, removedPolicies }));
+  t.true(lines.length > 2);
+  for (const line of lines) t.true(line.length < 512 * 1024);
+  const updates = throughTheWire(meshUpdate({ policies, removedPolicies }));
+  t.deepEqual(
+    updates.flatMap((update) => update.policies),
+    policies,
+  );
+  t.deepEqual(
+    updates.flatMap((update) => update.removedPolicies),
+    removedPolicies,
   );
 });
 
@@ -128,9 +201,55 @@ for (const [title, change] of [
   ['an address in another form', { addresses: ['fd00:0::1'] }],
   ['an unknown protocol', { protocol: 'quic' }],
   ['no uid', { uid: '' }],
+  ['no word on its own node', { sameNode: undefined }],
   ['a port beyond all', { services: { 'shop/web': [{ servicePort: 65_536, targetPort: 0 }] } }],
 ] as const)
   test(`a workload with ${title} is not understood of a control process`, (t) => {
-    const update = { complete: true, workloads: [{ ...workload(), ...change }], services: [], removed: [] };
+    const update = {
+      complete: true,
+      workloads: [{ ...workload(), ...change }],
+      services: [],
+      removed: [],
+      policies: [],
+      removedPolicies: [],
+    };
+    t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
+  });
+
+/** A policy that is not understood could allow more than it says, so nothing of such an update is taken. */
+const { sourceIps: _, ...without } = everything;
+const rule = (match: object) => ({ rules: [{ clauses: [{ matches: [match] }], unlessThroughWaypoint: false }] });
+for (const [title, change] of [
+  ['no rules', { rules: undefined }],
+  ['no action', { action: undefined }],
+  ['another action', { action: 'audit' }],
+  ['another scope', { scope: 'pod' }],
+  ['no namespace', { namespace: '' }],
+  ['a name with a slash', { name: 'a/b' }],
+  ['no word on dry-run', { dryRun: undefined }],
+  ['a match without one of its fields', rule(without)],
+  ['a block that is none', rule({ ...everything, sourceIps: ['10.0.0.1'] })],
+  ['a block with host bits', rule({ ...everything, sourceIps: ['10.0.0.1/8'] })],
+  ['a port that is none', rule({ ...everything, destinationPorts: [0] })],
+  ['a port that is a text', rule({ ...everything, destinationPorts: ['80'] })],
+  ['another kind of comparison', rule({ ...everything, principals: [{ kind: 'regex', value: 'a' }] })],
+  ['a comparison with nothing', rule({ ...everything, principals: [{ kind: 'exact' }] })],
+  ['a text that is too long', rule({ ...everything, principals: [{ kind: 'exact', value: 'x'.repeat(3000) }] })],
+  [
+    'a service account without a name',
+    rule({ ...everything, serviceAccounts: [{ namespace: 'a', serviceAccount: '' }] }),
+  ],
+] as const)
+  test(`a policy with ${title} is not understood of a control process`, (t) => {
+    const update = { ...meshUpdate({ complete: true }), policies: [{ ...policy, ...change }] };
+    t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
+  });
+
+for (const [title, field] of [
+  ['policies', 'policies'],
+  ['policies that are gone', 'removedPolicies'],
+] as const)
+  test(`an update that says nothing of ${title} is not understood`, (t) => {
+    const update = { ...meshUpdate({ complete: true }), [field]: undefined };
     t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
   });
