@@ -44,7 +44,7 @@ Napi::Value program_run(const Napi::CallbackInfo &info);
 Napi::Value map_lookup(const Napi::CallbackInfo &info);
 Napi::Value map_update(const Napi::CallbackInfo &info);
 Napi::Value map_delete(const Napi::CallbackInfo &info);
-Napi::Value map_keys(const Napi::CallbackInfo &info);
+Napi::Value map_entries(const Napi::CallbackInfo &info);
 
 // ring.cc
 Napi::Value ring_open(const Napi::CallbackInfo &info);
@@ -58,9 +58,11 @@ Napi::Value attached_programs(const Napi::CallbackInfo &info);
 // socket.cc
 Napi::Value socket_open(const Napi::CallbackInfo &info);
 Napi::Value socket_option(const Napi::CallbackInfo &info);
-Napi::Value set_socket_option(const Napi::CallbackInfo &info);
 Napi::Value netns_create(const Napi::CallbackInfo &info);
 Napi::Value duplicate(const Napi::CallbackInfo &info);
+
+// diag.cc
+Napi::Value sock_diag(const Napi::CallbackInfo &info);
 
 // pin.cc
 Napi::Value pin_open(const Napi::CallbackInfo &info);

@@ -58,16 +58,20 @@ export function mapUpdate(map: BpfMap, key: Uint8Array, value: Uint8Array, flags
 /** True if there was such an entry. */
 export function mapDelete(map: BpfMap, key: Uint8Array): boolean;
 /**
- * All keys at this moment, one after the other in one buffer; never more than maxEntries, and none twice. While others
- * delete much at the same time, a key may be missed: sweep again.
+ * All entries at this moment: keys one after the other in one buffer, and in the same order the values in another (of
+ * per-CPU maps as in mapLookup); never more than maxEntries, and no key twice. While others delete much at the same time,
+ * an entry may be missed: sweep again. Hashes are read many entries a call.
  */
-export function mapKeys(map: BpfMap): Uint8Array;
+export function mapEntries(map: BpfMap): { keys: Uint8Array; values: Uint8Array };
 
 // --- ring buffers -------------------------------------------------------------------------------------------------------
 
 export function ringOpen(map: BpfMap): BpfRing;
-/** Takes up to `maxRecords` (default 512) records out of the ring, without waiting. */
-export function ringRead(ring: BpfRing, maxRecords?: number): Uint8Array[];
+/**
+ * Takes up to `maxRecords` (default 512) records out of the ring, without waiting: one after the other in one buffer. All
+ * records of a ring are of one length, which the caller knows.
+ */
+export function ringRead(ring: BpfRing, maxRecords?: number): Uint8Array;
 
 // --- links --------------------------------------------------------------------------------------------------------------
 
@@ -118,7 +122,19 @@ export function socketOpen(options: SocketOptions): number;
 /** getsockopt as bytes; at most `maxBytes`. */
 export function socketOption(fd: number, level: number, option: number, maxBytes: number): Uint8Array;
 /** setsockopt with bytes. */
-export function setSocketOption(fd: number, level: number, option: number, value: Uint8Array): void;
+export function socketOption(fd: number, level: number, option: number, value: Uint8Array): undefined;
+/**
+ * Finds or destroys TCP sockets of a network namespace by their endpoints (sock_diag; SOCK_DESTROY tells both ends). The
+ * thread goes there and back as in socketOpen. Never waits.
+ *
+ * @param netnsFd an open descriptor of the network namespace; undefined: the caller's own
+ * @param sockets 48 bytes each: local address (16 bytes network order, v4-mapped for IPv4), local port (2 bytes, host
+ *   order), 2 bytes that do not matter, the same of the remote end, and the socket's cookie (8 bytes; 0: not known).
+ *   Without a cookie no listener is meant, though the kernel would give it such a packet.
+ * @returns a byte for each. find: its TCP state (enum of net/tcp_states.h, 6: TIME_WAIT), 0: there is none. destroy: 1 if
+ *   it was destroyed, 0 if there is none.
+ */
+export function sockDiag(netnsFd: number | undefined, verb: 'find' | 'destroy', sockets: Uint8Array): Uint8Array;
 /**
  * Makes a network namespace with its loopback up and returns its descriptor; it lives as long as somebody holds one.
  * The thread's namespace is changed and changed back as in socketOpen.

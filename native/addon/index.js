@@ -110,9 +110,9 @@ export function mapDelete(map, key) {
   return native.mapDelete(map, key);
 }
 
-export function mapKeys(map) {
-  checkHandle(mapKeys, 'map', map);
-  return native.mapKeys(map);
+export function mapEntries(map) {
+  checkHandle(mapEntries, 'map', map);
+  return native.mapEntries(map);
 }
 
 // --- ring buffers -----------------------------------------------------------------------------------------------------
@@ -189,20 +189,20 @@ export function socketOpen(options) {
   return native.socketOpen(netnsFd, family, maps, values, flat, bind?.address, bind?.port, reusePort, backlog);
 }
 
-export function socketOption(fd, level, option, maxBytes) {
+export function socketOption(fd, level, option, sizeOrValue) {
   checkInteger(socketOption, 'fd', fd, 0, mostInt);
   checkInteger(socketOption, 'level', level, 0, mostInt);
   checkInteger(socketOption, 'option', option, 0, mostInt);
-  checkInteger(socketOption, 'maxBytes', maxBytes, 0, 65536);
-  return native.socketOption(fd, level, option, maxBytes);
+  if (typeof sizeOrValue === 'number') checkInteger(socketOption, 'maxBytes', sizeOrValue, 0, 65536);
+  else checkBytes(socketOption, 'value', sizeOrValue);
+  return native.socketOption(fd, level, option, sizeOrValue);
 }
 
-export function setSocketOption(fd, level, option, value) {
-  checkInteger(setSocketOption, 'fd', fd, 0, mostInt);
-  checkInteger(setSocketOption, 'level', level, 0, mostInt);
-  checkInteger(setSocketOption, 'option', option, 0, mostInt);
-  checkBytes(setSocketOption, 'value', value);
-  native.setSocketOption(fd, level, option, value);
+export function sockDiag(netnsFd, verb, sockets) {
+  if (netnsFd !== undefined) checkInteger(sockDiag, 'netnsFd', netnsFd, 0, mostInt);
+  if (verb !== 'find' && verb !== 'destroy') refuse(sockDiag, 'verb', "'find' or 'destroy'");
+  checkBytes(sockDiag, 'sockets', sockets);
+  return native.sockDiag(netnsFd, verb, sockets);
 }
 
 export function netnsCreate() {

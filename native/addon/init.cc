@@ -30,7 +30,7 @@ static Napi::Object init(Napi::Env env, Napi::Object exports)
 	expose<map_lookup>(exports, "mapLookup");
 	expose<map_update>(exports, "mapUpdate");
 	expose<map_delete>(exports, "mapDelete");
-	expose<map_keys>(exports, "mapKeys");
+	expose<map_entries>(exports, "mapEntries");
 
 	expose<ring_open>(exports, "ringOpen");
 	expose<ring_read>(exports, "ringRead");
@@ -41,9 +41,10 @@ static Napi::Object init(Napi::Env env, Napi::Object exports)
 
 	expose<socket_open>(exports, "socketOpen");
 	expose<socket_option>(exports, "socketOption");
-	expose<set_socket_option>(exports, "setSocketOption");
 	expose<netns_create>(exports, "netnsCreate");
 	expose<duplicate>(exports, "duplicate");
+
+	expose<sock_diag>(exports, "sockDiag");
 
 	expose<pin_open>(exports, "pinOpen");
 	expose<pin>(exports, "pin");

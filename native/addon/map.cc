@@ -9,6 +9,9 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <memory>
+#include <new>
 #include <string_view>
 #include <unordered_set>
 #include <vector>
@@ -64,18 +67,10 @@ class Keys
 	bool add(const uint8_t *key)
 	{
 		bytes_.insert(bytes_.end(), key, key + key_bytes_);
-		if (met_.insert(last()).second)
+		if (met_.insert(bytes_.size() / key_bytes_ - 1).second)
 			return true;
 		bytes_.resize(bytes_.size() - key_bytes_);
 		return false;
-	}
-	size_t last() const
-	{
-		return bytes_.size() / key_bytes_ - 1;
-	}
-	const std::vector<uint8_t> &bytes() const
-	{
-		return bytes_;
 	}
 
       private:
@@ -102,6 +97,134 @@ class Keys
 	std::vector<uint8_t> bytes_;
 	std::unordered_set<size_t, Hash, Same> met_;
 };
+
+// Bytes that grow. Not a vector: that would fill with zeros what is read over at once, and copy where the kernel can
+// move pages.
+class Growing
+{
+      public:
+	void resize(size_t length)
+	{
+		if (length > room_) {
+			size_t wanted = std::max(length, 2 * room_);
+			void *larger = std::realloc(bytes_.get(), wanted);
+			if (larger == nullptr)
+				throw std::bad_alloc();
+			(void)bytes_.release();
+			bytes_.reset(static_cast<uint8_t *>(larger));
+			room_ = wanted;
+		}
+		length_ = length;
+	}
+	uint8_t *at(size_t offset)
+	{
+		return bytes_.get() + offset;
+	}
+	size_t size() const
+	{
+		return length_;
+	}
+
+      private:
+	struct Free {
+		void operator()(uint8_t *bytes) const
+		{
+			std::free(bytes);
+		}
+	};
+	std::unique_ptr<uint8_t, Free> bytes_;
+	size_t length_ = 0;
+	size_t room_ = 0;
+};
+
+// A map's entries: keys one after the other, and values in the same order.
+struct Entries {
+	Growing keys;
+	Growing values;
+
+	void resize(const Map &map, size_t count)
+	{
+		keys.resize(count * map.key_bytes);
+		values.resize(count * map.value_bytes);
+	}
+};
+
+bool is_hash(uint32_t type)
+{
+	return type == BPF_MAP_TYPE_HASH || type == BPF_MAP_TYPE_PERCPU_HASH || type == BPF_MAP_TYPE_LRU_HASH ||
+	       type == BPF_MAP_TYPE_LRU_PERCPU_HASH;
+}
+
+constexpr uint32_t batch_at_first = 4096;
+
+// Many entries a call, bucket by bucket, so none twice. False where the kernel has no such call for the map: then
+// nothing has been read. (Other types than hashes have one that walks from key to key, and is no faster than that.)
+bool batch_read(Napi::Env env, const Map &map, Entries &entries)
+{
+	if (!is_hash(map.type))
+		return false;
+	uint32_t room = std::min(map.max_entries, batch_at_first);
+	uint32_t from = 0;
+	uint32_t next = 0;
+	bool begun = false;
+	size_t count = 0;
+	bpf_map_batch_opts options = {};
+	options.sz = sizeof(options);
+	for (bool more = true; more && count < map.max_entries;) {
+		entries.resize(map, count + room);
+		uint32_t got = room;
+		int error = bpf_map_lookup_batch(map.fd.get(), begun ? &from : nullptr, &next,
+			entries.keys.at(count * map.key_bytes), entries.values.at(count * map.value_bytes), &got,
+			&options);
+		if (error == -ENOSPC && room < map.max_entries) {
+			// One bucket holds more than there was room for.
+			room = std::min(map.max_entries, room * 2);
+			continue;
+		}
+		if (!begun && (error == -EINVAL || error == -kernel_enotsupp || error == -EOPNOTSUPP))
+			return false;
+		if (error < 0 && error != -ENOENT)
+			throw_errno(env, error, "bpf_map_lookup_batch", map.name);
+		count += got;
+		more = error == 0;
+		begun = true;
+		from = next;
+	}
+	entries.resize(map, std::min<size_t>(count, map.max_entries));
+	return true;
+}
+
+// From key to key.
+void walk(Napi::Env env, const Map &map, Entries &entries)
+{
+	Keys keys(map.key_bytes);
+	std::vector<uint8_t> here(map.key_bytes);
+	std::vector<uint8_t> next(map.key_bytes);
+	// Deletions by others can turn the walk back again and again; somewhere it must end.
+	uint64_t steps_left = 2 * static_cast<uint64_t>(map.max_entries) + 1024;
+	uint32_t kept = 0;
+	entries.resize(map, 0);
+	for (const void *from = nullptr; kept < map.max_entries && steps_left > 0; from = here.data(), steps_left--) {
+		int error = bpf_map_get_next_key(map.fd.get(), from, next.data());
+		if (error == -ENOENT)
+			break;
+		if (error < 0)
+			throw_errno(env, error, "bpf_map_get_next_key", map.name);
+		here.swap(next);
+		if (!keys.add(here.data()))
+			continue;
+		entries.resize(map, kept + size_t(1));
+		std::copy(here.begin(), here.end(), entries.keys.at(kept * map.key_bytes));
+		error = bpf_map_lookup_elem(map.fd.get(), here.data(), entries.values.at(kept * map.value_bytes));
+		// Deleted meanwhile.
+		if (error == -ENOENT)
+			continue;
+		if (error < 0)
+			throw_errno(env, error, "bpf_map_lookup_elem", map.name);
+		kept++;
+	}
+	entries.resize(map, kept);
+}
 
 } // namespace
 
@@ -172,28 +295,18 @@ Napi::Value map_delete(const Napi::CallbackInfo &info)
 	return Napi::Boolean::New(info.Env(), error == 0);
 }
 
-Napi::Value map_keys(const Napi::CallbackInfo &info)
+Napi::Value map_entries(const Napi::CallbackInfo &info)
 {
 	const Map &map = handle_open<Map>(info[0], "map");
 	if (map.key_bytes == 0)
 		throw_errno(info.Env(), EINVAL, "bpf_map_get_next_key", map.name, "The map has no keys.");
-	Keys keys(map.key_bytes);
-	std::vector<uint8_t> here(map.key_bytes);
-	std::vector<uint8_t> next(map.key_bytes);
-	// Deletions by others can turn the walk back again and again; somewhere it must end.
-	uint64_t steps_left = 2 * static_cast<uint64_t>(map.max_entries) + 1024;
-	uint32_t kept = 0;
-	for (const void *from = nullptr; kept < map.max_entries && steps_left > 0; from = here.data(), steps_left--) {
-		int error = bpf_map_get_next_key(map.fd.get(), from, next.data());
-		if (error == -ENOENT)
-			break;
-		if (error < 0)
-			throw_errno(info.Env(), error, "bpf_map_get_next_key", map.name);
-		if (keys.add(next.data()))
-			kept++;
-		here.swap(next);
-	}
-	return bytes_copy(info.Env(), keys.bytes().data(), keys.bytes().size());
+	Entries entries;
+	if (!batch_read(info.Env(), map, entries))
+		walk(info.Env(), map, entries);
+	Napi::Object told = Napi::Object::New(info.Env());
+	told.Set("keys", bytes_copy(info.Env(), entries.keys.at(0), entries.keys.size()));
+	told.Set("values", bytes_copy(info.Env(), entries.values.at(0), entries.values.size()));
+	return told;
 }
 
 } // namespace addon

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <sys/socket.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -59,6 +60,30 @@ inline int own_netns(Napi::Env env)
 	if (!environment->own_netns.valid() && !environment->open_own_netns())
 		throw_errno(env, errno, "open", "/proc/thread-self/ns/net");
 	return environment->own_netns.get();
+}
+
+// A socket in a network namespace (-1: the caller's own), close-on-exec. It stays in the namespace it was made in, so
+// this is all that must happen over there. Errors are thrown only from home: throwing runs JavaScript.
+inline Fd socket_in(Napi::Env env, int netns, int family, int type, int protocol, const char *argument)
+{
+	Fd made;
+	int entered = 0;
+	int error = 0;
+	if (netns < 0) {
+		made = Fd(socket(family, type | SOCK_CLOEXEC, protocol));
+		error = errno;
+	} else {
+		NetnsVisit visit(own_netns(env));
+		entered = visit.enter(netns);
+		if (entered == 0)
+			made = Fd(socket(family, type | SOCK_CLOEXEC, protocol));
+		error = errno;
+	}
+	if (entered != 0)
+		throw_errno(env, error, "setns", std::to_string(netns));
+	if (!made.valid())
+		throw_errno(env, error, "socket", argument);
+	return made;
 }
 
 } // namespace addon

@@ -26,11 +26,10 @@ int on_record(void *context, void *data, size_t length) noexcept
 	try {
 		const auto *bytes = static_cast<const uint8_t *>(data);
 		ring.bytes.insert(ring.bytes.end(), bytes, bytes + length);
-		ring.lengths.push_back(length);
 	} catch (const std::bad_alloc &) {
 		return -ENOMEM;
 	}
-	return ring.lengths.size() >= ring.max_records ? enough : 0;
+	return --ring.wanted == 0 ? enough : 0;
 }
 
 } // namespace
@@ -54,20 +53,12 @@ Napi::Value ring_read(const Napi::CallbackInfo &info)
 	if (!info[1].IsUndefined())
 		most = argument_integer(info[1], "maxRecords", 1, records_at_most);
 	ring.bytes.clear();
-	ring.lengths.clear();
-	ring.max_records = static_cast<size_t>(most);
+	ring.wanted = static_cast<size_t>(most);
 	int result = ring_buffer__consume(ring.raw.get());
 	// What was taken before memory ran out is still handed over.
-	if (result < 0 && result != enough && ring.lengths.empty())
+	if (result < 0 && result != enough && ring.bytes.empty())
 		throw_errno(info.Env(), result, "ring_buffer__consume", "ring");
-	Napi::Array records = Napi::Array::New(info.Env(), ring.lengths.size());
-	size_t offset = 0;
-	for (size_t i = 0; i < ring.lengths.size(); i++) {
-		records.Set(
-			static_cast<uint32_t>(i), bytes_copy(info.Env(), ring.bytes.data() + offset, ring.lengths[i]));
-		offset += ring.lengths[i];
-	}
-	return records;
+	return bytes_copy(info.Env(), ring.bytes.data(), ring.bytes.size());
 }
 
 } // namespace addon

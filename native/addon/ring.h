@@ -25,10 +25,9 @@ struct Ring {
 	static constexpr const char *noun = "a ring";
 
 	std::unique_ptr<ring_buffer, RingFree> raw;
-	// Of the read under way: the records' bytes one after the other, and how long each is.
+	// Of the read under way: the records' bytes one after the other, and how many more are wanted.
 	std::vector<uint8_t> bytes;
-	std::vector<size_t> lengths;
-	size_t max_records = 0;
+	size_t wanted = 0;
 
 	bool closed() const
 	{
@@ -38,7 +37,6 @@ struct Ring {
 	{
 		raw.reset();
 		std::vector<uint8_t>().swap(bytes);
-		std::vector<size_t>().swap(lengths);
 	}
 };
 

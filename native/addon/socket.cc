@@ -62,33 +62,6 @@ std::string bind_text(const Bind &bind)
 	return std::string("[").append(text.data()).append("]:").append(std::to_string(bind.port));
 }
 
-Fd socket_make(Napi::Env env, const SocketPlan &plan)
-{
-	constexpr int type = SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC;
-	Fd made;
-	int error = 0;
-	if (plan.netns < 0) {
-		made = Fd(socket(plan.family, type, IPPROTO_TCP));
-		error = errno;
-	} else {
-		// A socket stays in the namespace it was made in, so this is all that must happen over there. Errors
-		// are thrown only from home: throwing runs JavaScript.
-		int entered = -1;
-		{
-			NetnsVisit visit(own_netns(env));
-			entered = visit.enter(plan.netns);
-			if (entered == 0)
-				made = Fd(socket(plan.family, type, IPPROTO_TCP));
-			error = errno;
-		}
-		if (entered != 0)
-			throw_errno(env, error, "setns", std::to_string(plan.netns));
-	}
-	if (!made.valid())
-		throw_errno(env, error, "socket", plan.family == AF_INET ? "AF_INET" : "AF_INET6");
-	return made;
-}
-
 // In the thread's current namespace. 0 or -1 with errno.
 int loopback_up()
 {
@@ -203,7 +176,8 @@ Napi::Value socket_open(const Napi::CallbackInfo &info)
 {
 	Napi::Env env = info.Env();
 	SocketPlan plan = socket_plan(info);
-	Fd fd = socket_make(env, plan);
+	Fd fd = socket_in(env, plan.netns, plan.family, SOCK_STREAM | SOCK_NONBLOCK, IPPROTO_TCP,
+		plan.family == AF_INET ? "AF_INET" : "AF_INET6");
 	int number = fd.get();
 	for (const Storage &entry : plan.storage) {
 		int error = bpf_map_update_elem(entry.map, &number, entry.value.data(), BPF_ANY);
@@ -262,28 +236,24 @@ Napi::Value netns_create(const Napi::CallbackInfo &info)
 	return told;
 }
 
+// Arguments: fd, level, option, and the value to set, or else how many bytes to read at most.
 Napi::Value socket_option(const Napi::CallbackInfo &info)
 {
 	int fd = argument_fd(info[0], "fd");
 	int level = argument_int(info[1], "level", 0);
 	int option = argument_int(info[2], "option", 0);
+	if (!info[3].IsNumber()) {
+		Bytes value = argument_bytes(info[3], "value");
+		if (setsockopt(fd, level, option, value.data(), static_cast<socklen_t>(value.size())) != 0)
+			throw_errno(info.Env(), errno, "setsockopt", std::to_string(fd));
+		return info.Env().Undefined();
+	}
 	std::vector<uint8_t> value(static_cast<size_t>(argument_integer(info[3], "maxBytes", 0, option_bytes_at_most)));
 	auto length = static_cast<socklen_t>(value.size());
 	if (getsockopt(fd, level, option, value.data(), &length) != 0)
 		throw_errno(info.Env(), errno, "getsockopt", std::to_string(fd));
 	// Some options answer with how much there would be.
 	return bytes_copy(info.Env(), value.data(), std::min<size_t>(length, value.size()));
-}
-
-Napi::Value set_socket_option(const Napi::CallbackInfo &info)
-{
-	int fd = argument_fd(info[0], "fd");
-	int level = argument_int(info[1], "level", 0);
-	int option = argument_int(info[2], "option", 0);
-	Bytes value = argument_bytes(info[3], "value");
-	if (setsockopt(fd, level, option, value.data(), static_cast<socklen_t>(value.size())) != 0)
-		throw_errno(info.Env(), errno, "setsockopt", std::to_string(fd));
-	return info.Env().Undefined();
 }
 
 Napi::Value duplicate(const Napi::CallbackInfo &info)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * connect.bpf.c: every connect() below the cgroup passes here. Leads those of enrolled pods to the agent.
+ * connect.bpf.c: every connect() below the cgroup passes here. Leads those of enrolled pods to the agent,
+ * or past it.
  */
 #include "capture.h"
 
@@ -54,6 +55,7 @@ static __always_inline enum verdict connect_lead(struct bpf_sock_addr *ctx, stru
 	case CAPTURE_NONE:
 		return VERDICT_ALLOW;
 	case CAPTURE_LED:
+	case CAPTURE_DIRECT:
 		break;
 	}
 	if (intent->bind)

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * lookup.bpf.c: which listener takes a new connection in an enrolled pod. One instance per pod, because sk_lookup has
+ * lookup.bpf.c: which listener takes a new connection in an enrolled pod: the agent's, or the app's own
+ * where the connection is approved or anyone may come in. One instance per pod, because sk_lookup has
  * no helper for the namespace's cookie. Everything that cannot be decided is dropped: passing would be open.
  */
 #include "address.h"
 #include "count.h"
-#include "pod.h"
+#include "epoch.h"
+#include "flow.h"
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
 
@@ -81,6 +83,59 @@ static __always_inline int listener_assign(
 	return search.assigned ? SK_PASS : refuse(connection, REASON_NO_LISTENER);
 }
 
+/* An approval outlives the retries of a SYN (about 127 s), and no longer. */
+#define APPROVAL_NS 150000000000ull
+
+enum approval {
+	APPROVAL_NONE,
+	APPROVAL_GOOD,
+	APPROVAL_STALE,
+};
+
+/* Did the connect hook plan this connection, and does what it went by still hold? Once established it is used up. */
+static __always_inline enum approval approval_judge(const struct connection *connection)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, connection);
+
+	if (!flow || flow->state >= FLOW_ESTABLISHED)
+		return APPROVAL_NONE;
+	if (bpf_ktime_get_ns() - flow->since_ns >= APPROVAL_NS)
+		return APPROVAL_STALE;
+	if (flow->kind != FLOW_PROBE &&
+		!(epoch_is(flow->source, flow->source_epoch) && epoch_is(flow->destination, flow->destination_epoch) &&
+			heartbeat_is_fresh()))
+		return APPROVAL_STALE;
+	/* Not simply written: by now the entry may be another connection's, which this must not take back. */
+	__sync_val_compare_and_swap(&flow->state, FLOW_APPROVED, FLOW_ARRIVED);
+	return APPROVAL_GOOD;
+}
+
+static __always_inline int there_is_a_kubelet(void)
+{
+	__u32 only = 0;
+	struct kubelet *whose = bpf_map_lookup_elem(&kubelet, &only);
+
+	return whose && whose->cgroup;
+}
+
+/* May plaintext go straight to the app, whoever sends it? Counted when it is established. */
+static __always_inline int plaintext_passes(const struct pod *pod, __u16 port)
+{
+	__u64 netns = pod_netns;
+
+	if (!(pod->flags & POD_KERNEL_PATH) || !port_is_open(netns, port))
+		return 0;
+	if (!heartbeat_is_fresh()) {
+		reason_count(netns, REASON_HEARTBEAT_OLD);
+		return 0;
+	}
+	if (!flows_have_room(pod, bpf_map_lookup_elem(&pod_usage, &netns))) {
+		reason_count(netns, REASON_FLOWS_OVER_QUOTA);
+		return 0;
+	}
+	return 1;
+}
+
 static __always_inline int port_is_agents(__u16 port)
 {
 	return port == AGENT_PORT_OUTBOUND || port == AGENT_PORT_INBOUND || port == AGENT_PORT_HBONE;
@@ -91,6 +146,7 @@ int on_sk_lookup(struct bpf_sk_lookup *ctx)
 {
 	struct connection connection = {};
 	struct handover *handover;
+	enum approval approval;
 	struct pod *pod;
 	int inside;
 
@@ -119,11 +175,19 @@ int on_sk_lookup(struct bpf_sk_lookup *ctx)
 		return refuse(&connection, REASON_NO_HANDOVER);
 	if (pod->flags & POD_WITHDRAWING)
 		return SK_PASS;
+	if ((pod->flags & POD_KERNEL_PATH) || there_is_a_kubelet()) {
+		approval = approval_judge(&connection);
+		if (approval == APPROVAL_GOOD)
+			return SK_PASS;
+		if (approval == APPROVAL_STALE)
+			return refuse(&connection, REASON_FLOW_STALE);
+	}
 	if ((pod->flags & POD_EXCLUDES_INBOUND) &&
 		pod_excludes(pod_netns, DIRECTION_INBOUND, connection.server.port, &connection.client.address)) {
 		reason_count(pod_netns, REASON_EXCLUDED_INBOUND);
 		return SK_PASS;
 	}
-	reason_count(pod_netns, REASON_CAPTURED_INBOUND);
+	if (plaintext_passes(pod, connection.server.port))
+		return SK_PASS;
 	return listener_assign(ctx, pod, &connection, AGENT_PORT_INBOUND);
 }

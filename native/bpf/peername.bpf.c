@@ -12,7 +12,7 @@ static __always_inline const struct peer *peer_shown(struct bpf_sock_addr *ctx)
 {
 	const struct peer *peer = ctx->sk ? bpf_sk_storage_get(&peers, ctx->sk, 0, 0) : 0;
 
-	return peer && (peer->kind == PEER_ASKED || peer->kind == PEER_CLIENT) ? peer : 0;
+	return peer && (peer->kind == PEER_ASKED || peer->kind == PEER_CLIENT || peer->kind == PEER_DIRECT) ? peer : 0;
 }
 
 SEC("cgroup/getpeername4")

@@ -12,10 +12,14 @@ export function u64(value: bigint): Uint8Array {
   return bytes;
 }
 
+export function viewOf(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 export function readU32(bytes: Uint8Array, at = 0): number {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getUint32(at, true);
+  return viewOf(bytes).getUint32(at, true);
 }
 
 export function readU64(bytes: Uint8Array, at = 0): bigint {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength).getBigUint64(at, true);
+  return viewOf(bytes).getBigUint64(at, true);
 }

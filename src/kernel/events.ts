@@ -1,7 +1,8 @@
 import type { BpfMap, BpfRing } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
-import { decodeEvent, reason } from '../gen/layout.ts';
+import { decodeEvent, EVENT_BYTES, reason } from '../gen/layout.ts';
 import { decodeAddress, type Endpoint, type NetnsCookie } from '../mesh/index.ts';
+import { records } from './map-entries.ts';
 
 /** What the kernel did to a connection, named as in layout.h's `enum reason` (`CAPTURED_OUTBOUND` -> `captured_outbound`). */
 export type Reason = Lowercase<keyof typeof reason>;
@@ -34,7 +35,7 @@ export class Events {
 
   /** @param most records to take, default 512 */
   read(most = 512): KernelEvent[] {
-    return addon.ringRead(this.#ring, most).flatMap((record) => {
+    return [...records(addon.ringRead(this.#ring, most), EVENT_BYTES)].flatMap((record) => {
       const event = decodeEvent(record);
       const name = reasonName(event.reason);
       if (name === undefined) return [];

@@ -1,9 +1,19 @@
-import type { NetnsCookie, Pod } from '../mesh/index.ts';
+import type { Endpoint, NetnsCookie, Pod } from '../mesh/index.ts';
+import type { Place } from './epochs.ts';
 import { Events, type KernelEvent, type Reason, reasonName } from './events.ts';
+import { type FlowEnd, FlowRecords } from './flow-records.ts';
+import type { Namespace } from './flow-sockets.ts';
+import { FlowSweep } from './flow-sweep.ts';
+import { Flows, type KernelFlow } from './flows.ts';
+import type { OpenPortSet } from './open-ports.ts';
+import { PathTables } from './path-tables.ts';
 import { type PinPaths, pinPaths } from './paths.ts';
 import { type PodCheck, Pods, type PreparedPod } from './pods.ts';
 import { type Fault, openPrograms, type Programs } from './programs.ts';
+import type { KernelBackend } from './services.ts';
+import { type ControlGroup, Signals } from './signals.ts';
 import { Tables } from './tables.ts';
+import type { KernelVerdict } from './verdicts.ts';
 
 export interface KernelOptions {
   /** cgroup v2 directory under which sockets are captured. */
@@ -36,18 +46,34 @@ export class Kernel {
   readonly #tables: Tables;
   readonly #pods: Pods;
   readonly #events: Events;
+  readonly #path: PathTables;
+  readonly #signals: Signals;
+  readonly #flows: Flows;
+  readonly #flowSweep: FlowSweep;
+  readonly #flowRecords: FlowRecords;
   #sweptAtNs = process.hrtime.bigint();
 
   constructor(options: KernelOptions) {
     const paths: PinPaths = pinPaths(options.bpffs, options.pinName);
     this.#programs = openPrograms({ cgroup: options.cgroup, paths });
-    this.#tables = new Tables(this.#programs.maps);
-    this.#pods = new Pods(this.#programs.maps, this.#tables, {
+    const { maps } = this.#programs;
+    this.#tables = new Tables(maps);
+    this.#path = new PathTables(maps, this.#tables);
+    this.#pods = new Pods(maps, this.#tables, this.#path, {
       paths,
       workers: options.workers,
       ...(options.backlog === undefined ? {} : { backlog: options.backlog }),
     });
-    this.#events = new Events(this.#programs.maps.events);
+    this.#events = new Events(maps.events);
+    this.#signals = new Signals(maps.heartbeat, maps.kubelet);
+    const pods = {
+      namespaceOf: (cookie: NetnsCookie): Namespace | undefined => this.#pods.netnsFdOf(cookie),
+      hasPod: (cookie: NetnsCookie): boolean => this.#tables.hasPod(cookie),
+      countSweptFlows: (cookie: NetnsCookie, count: number): void => this.#tables.countSweptFlows(cookie, count),
+    };
+    this.#flows = new Flows(maps.flows, pods);
+    this.#flowSweep = new FlowSweep(maps.flows, pods);
+    this.#flowRecords = new FlowRecords(maps.flow_records);
   }
 
   prepare(pod: Pod): PreparedPod {
@@ -108,14 +134,105 @@ export class Kernel {
       this.#sweptAtNs = nowNs;
       handovers = this.#tables.sweepHandovers(nowNs, handoverMaxAgeNs);
       this.#tables.forgetStrangers();
+      this.#path.forgetStrangers(new Set(this.#pods.captured()));
     }
     return { handovers, pods: this.#pods.forgetDead() };
+  }
+
+  // --- the kernel path ------------------------------------------------------------------------------------------------
+
+  /** A pod's epoch, or with 0 that of all that is outside. 0: it has none, so no verdict that names it counts. */
+  epochOf(place: Place): bigint {
+    return this.#path.epochs.of(place);
+  }
+
+  /** Makes void every verdict and every connection half-way that names the present epoch. Returns the new one, above 0. */
+  raiseEpoch(place: Place): bigint {
+    return this.#path.epochs.raise(place);
+  }
+
+  /** Replaces the verdict for the same source and destination. False: there is no room. */
+  putVerdict(verdict: KernelVerdict): boolean {
+    return this.#path.verdicts.put(verdict);
+  }
+
+  deleteVerdict(source: NetnsCookie, destination: Endpoint): void {
+    this.#path.verdicts.delete(source, destination);
+  }
+
+  /**
+   * Deletes all verdicts, services and open ports, whoever wrote them, takes the kernel path from all pods, and raises every
+   * epoch. Established flows live on. To be called when an agent begins.
+   */
+  clearPaths(): void {
+    this.#path.clear();
+  }
+
+  /** Replaces the backends of a service. False: the kernel cannot choose for it (no room, none or too many), the tunnel will. */
+  putService(at: Endpoint, backends: readonly KernelBackend[]): boolean {
+    return this.#path.services.put(at, backends);
+  }
+
+  deleteService(at: Endpoint): void {
+    this.#path.services.delete(at);
+  }
+
+  /** Whether the pod's connects may be answered by verdicts and services, and plaintext to it by open ports. Lasts until `close`. */
+  setKernelPath(cookie: NetnsCookie, on: boolean): void {
+    this.#tables.setKernelPath(cookie, on);
+  }
+
+  /** Replaces the pod's open ports; undefined: none. False: there is no room, so none is open. */
+  setOpenPorts(cookie: NetnsCookie, open: OpenPortSet | undefined): boolean {
+    return this.#tables.hasPod(cookie) && this.#path.openPorts.replace(cookie, open);
+  }
+
+  /** @param of only flows with one of these at an end, which is far cheaper where there are many. Default: all */
+  flows(of?: ReadonlySet<Place>): KernelFlow[] {
+    return this.#flows.list(of);
+  }
+
+  /** How many flows there are, by the kernel's own count. */
+  flowCount(): number {
+    return this.#tables.flowCount();
+  }
+
+  /**
+   * Ends flows: resets both of their sockets, as far as they are on this node, and takes back the approval of one that is not
+   * established. Returns how many sockets were ended. Of pods that this process has not prepared yet the established ones
+   * stay, and stay listed.
+   *
+   * @throws KernelError KERNEL_REFUSED when the sockets of some pod could not be ended; those of others are
+   */
+  destroyFlows(flows: readonly KernelFlow[]): number {
+    return this.#flows.destroy(flows);
+  }
+
+  /** Some of those that have ended since the last call, in the order of their ends; none: there are no more. */
+  flowRecords(): FlowEnd[] {
+    return this.#flowRecords.read();
+  }
+
+  /** Deletes flows whose end nobody reported. Looks at 512 of them in a call. Returns how many were deleted. */
+  sweepFlows(): number {
+    return this.#flowSweep.run();
+  }
+
+  /** The agent lives: verdicts count for another limit.HEARTBEAT_MS. */
+  beat(): void {
+    this.#signals.beat();
+  }
+
+  /** Whose connects from the host's namespace are let in to the pods of this node. Undefined: nobody's. */
+  setKubelet(group: ControlGroup | undefined): void {
+    this.#signals.setKubelet(group);
   }
 
   /** Closes what this process holds. What is pinned stays and keeps refusing: failure is closed. */
   dispose(): void {
     this.#pods.dispose();
     this.#events.close();
+    this.#flowRecords.close();
     this.#programs.close();
   }
 }

@@ -9,6 +9,7 @@ import { netnsCookie } from './cookie.ts';
 import { errnoOf, KernelError } from './errors.ts';
 import { LookupPrograms } from './lookup.ts';
 import { inodeAt, type OpenNetns, openNetns } from './netns.ts';
+import type { PathTables } from './path-tables.ts';
 import { type PinPaths, podPin } from './paths.ts';
 import type { Maps } from './programs.ts';
 import { relayListenerOptions, tunnelListenerOptions } from './socket-options.ts';
@@ -73,18 +74,24 @@ function waitingOn(fd: number): number {
   return readU32(addon.socketOption(fd, IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES), TCPI_UNACKED);
 }
 
+function isSame(a: readonly Address[], b: readonly Address[]): boolean {
+  return a.length === b.length && a.every((address, index) => address === b[index]);
+}
+
 /** What the agent keeps in each enrolled pod's network namespace. */
 export class Pods {
   readonly #options: PodsOptions;
   readonly #maps: Maps;
   readonly #tables: Tables;
+  readonly #kernelPath: PathTables;
   readonly #lookup: LookupPrograms;
   readonly #hostCookie: NetnsCookie;
   readonly #open = new Map<NetnsCookie, OpenPod>();
 
-  constructor(maps: Maps, tables: Tables, options: PodsOptions) {
+  constructor(maps: Maps, tables: Tables, kernelPath: PathTables, options: PodsOptions) {
     this.#maps = maps;
     this.#tables = tables;
+    this.#kernelPath = kernelPath;
     this.#options = options;
     this.#lookup = new LookupPrograms(maps, options.paths);
     this.#hostCookie = netnsCookie();
@@ -129,10 +136,12 @@ export class Pods {
      * because this fails. */
     const taken = captured || existsSync(podPin(this.#options.paths, cookie)) || this.#tables.hasPod(cookie);
     const exclusions = this.#tables.exclusionsOf(cookie);
+    const addresses = this.#tables.addressesOf(cookie);
     try {
       this.#tables.putExclusions(cookie, pod);
       // Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them.
       if (!taken) this.#tables.putPod(cookie, pod, workers, true);
+      if (!captured || !isSame(addresses, pod.addresses)) this.#kernelPath.begin(cookie, addresses, pod.addresses);
       if (!captured) opened.link = this.#lookup.attach(opened);
       this.#tables.putPod(cookie, pod, workers, false);
       opened.pod = pod;
@@ -172,7 +181,7 @@ export class Pods {
     // First what counts and leads, then what it counted and was told.
     if (opened === undefined) rmSync(podPin(this.#options.paths, cookie), { force: true });
     else this.#detachLookup(opened);
-    this.#tables.forget(cookie);
+    this.#forget(cookie);
     if (opened === undefined) return;
     for (const { fd } of opened.listeners) closeSync(fd);
     closeSync(opened.netnsFd);
@@ -192,6 +201,11 @@ export class Pods {
     if (inodeAt(pod.netns) !== opened.inode) return 'gone';
     const relinked = this.#mendLookup(opened);
     return this.#reopenListeners(opened) || relinked ? 'reopened' : 'live';
+  }
+
+  /** The network namespace of a pod that this process has prepared. Owned by the kernel room until `close`. */
+  netnsFdOf(cookie: NetnsCookie): number | undefined {
+    return this.#open.get(cookie)?.netnsFd;
   }
 
   /** Pods that are captured, by this process or by an earlier one. */
@@ -356,6 +370,11 @@ export class Pods {
 
   #undoCapture(opened: OpenPod): void {
     this.#detachLookup(opened);
-    this.#tables.forget(opened.cookie);
+    this.#forget(opened.cookie);
+  }
+
+  #forget(cookie: NetnsCookie): void {
+    this.#kernelPath.forget(cookie);
+    this.#tables.forget(cookie);
   }
 }

@@ -40,11 +40,27 @@ export const sharedMapNames = [
   'listeners',
   'excluded_ports',
   'excluded_cidrs',
+  'epochs',
+  'heartbeat',
+  'flows',
+  'open_ports',
+  'kubelet',
+  'pod_usage',
   'counters',
   'events',
 ] as const;
 
-export const mapNames = [...sharedMapNames, 'peers', 'owned', 'pod_usage', 'cgroups'] as const;
+export const mapNames = [
+  ...sharedMapNames,
+  'peers',
+  'owned',
+  'plans',
+  'verdicts',
+  'services',
+  'addresses',
+  'flow_records',
+  'cgroups',
+] as const;
 export type MapName = (typeof mapNames)[number];
 export type Maps = Readonly<Record<MapName, BpfMap>>;
 

@@ -2,12 +2,21 @@ import { closeSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'no
 import net from 'node:net';
 import { join } from 'node:path';
 import * as addon from '../../native/addon/index.js';
-import { agentPort } from '../gen/layout.ts';
-import { type Address, type Endpoint, encodeAddress, formatEndpoint, messageOf, type Pod } from '../mesh/index.ts';
+import { agentPort, encodeConnection } from '../gen/layout.ts';
+import {
+  type Address,
+  type Endpoint,
+  encodeAddress,
+  formatEndpoint,
+  messageOf,
+  type NetnsCookie,
+  type Pod,
+} from '../mesh/index.ts';
 import { readU32, u32 } from './bytes.ts';
 import { IPPROTO_TCP, TCP_USER_TIMEOUT } from './constants.ts';
 import { descriptorOf } from './descriptor.ts';
 import { errnoOf } from './errors.ts';
+import { SocketList } from './flow-sockets.ts';
 import { Kernel } from './kernel.ts';
 import { removePrograms } from './programs.ts';
 import { createPodSockets, type PodSockets } from './sockets.ts';
@@ -106,6 +115,7 @@ class Scratch {
   readonly sockets: PodSockets;
   readonly netnsFd: number;
   readonly #timeoutMs: number;
+  readonly #cookie: NetnsCookie;
   readonly #listeners: ReadonlyArray<{ port: number; fd: number }>;
 
   constructor(cgroup: string, bpffs: string, pinName: string, netnsFd: number, timeoutMs: number) {
@@ -123,6 +133,7 @@ class Scratch {
     };
     const prepared = this.kernel.prepare(pod);
     this.kernel.capture(pod, prepared.cookie);
+    this.#cookie = prepared.cookie;
     this.#listeners = prepared.listeners;
     this.sockets = createPodSockets(bpffs, pinName);
   }
@@ -165,7 +176,7 @@ class Scratch {
     const far = this.sockets.openOutbound(this.netnsFd, asked, undefined);
     try {
       const { level, option, value } = userTimeout(laterUserMs);
-      addon.setSocketOption(descriptorOf(client), level, option, value);
+      addon.socketOption(descriptorOf(client), level, option, value);
       this.sockets.followTimeouts(socket, far, undefined);
       this.sockets.pollTimeouts();
       return readU32(addon.socketOption(descriptorOf(far), level, option, 4));
@@ -193,6 +204,72 @@ class Scratch {
       return `the app sees ${seen}`;
     } finally {
       dialled.destroy();
+      server.close();
+    }
+  }
+
+  /**
+   * A connect that has a verdict is left to the kernel. Nobody is at its destination and no route leads there, so it fails
+   * where one that is led to the agent succeeds.
+   */
+  async direct(asked: Endpoint, family: 4 | 6): Promise<string> {
+    const { kernel } = this;
+    const counted = (): number =>
+      kernel
+        .counts()
+        .filter(({ cookie, reason }) => cookie === this.#cookie && reason === 'direct_outside')
+        .reduce((sum, { count }) => sum + count, 0);
+    const before = counted();
+    kernel.setKernelPath(this.#cookie, true);
+    kernel.beat();
+    kernel.putVerdict({
+      kind: 'outside',
+      source: this.#cookie,
+      destination: asked,
+      to: 0n,
+      sourceEpoch: kernel.epochOf(this.#cookie),
+      destinationEpoch: kernel.epochOf(0n),
+    });
+    const client = new net.Socket({ fd: addon.socketOpen({ netnsFd: this.netnsFd, family }), readable: false });
+    try {
+      const end = await within(connected(client, asked).catch(errnoOf), this.#timeoutMs);
+      expectEqual('the end of the connect', end ?? 'a connection', 'ENETUNREACH');
+      expectEqual('the number of connects left to the kernel', String(counted() - before), '1');
+      return 'a connect with a verdict is left to the kernel';
+    } finally {
+      client.destroy();
+      kernel.clearPaths();
+    }
+  }
+
+  /** The agent ends a connection between others (SOCK_DESTROY), as it must when policy no longer allows it. */
+  async ended(local: Address, family: 4 | 6): Promise<string> {
+    const at: Endpoint = { address: local, port: 8081 };
+    const bind = { address: encodeAddress(local), port: at.port };
+    const { server, accepted } = firstConnection(addon.socketOpen({ netnsFd: this.netnsFd, family, bind, backlog: 1 }));
+    const client = new net.Socket({ fd: addon.socketOpen({ netnsFd: this.netnsFd, family }) });
+    try {
+      await within(connected(client, at), this.#timeoutMs);
+      const socket = await within(accepted, this.#timeoutMs);
+      socket.on('error', () => undefined); // It is reset, or ended too.
+      const end = new Promise<string | undefined>((resolve) =>
+        client.once('error', (error) => resolve(errnoOf(error))),
+      );
+      client.resume();
+      const address = { bytes: bind.address };
+      const key = {
+        netns: this.#cookie,
+        client: { address, port: client.localPort ?? 0 },
+        server: { address, port: at.port },
+      };
+      const list = new SocketList(this.netnsFd);
+      list.add(encodeConnection(key), 'client', 0n);
+      expectEqual('the number of sockets ended', String(list.destroy()), '1');
+      expectEqual("the client's end", (await within(end, this.#timeoutMs)) ?? 'none', 'ECONNABORTED');
+      socket.destroy();
+      return 'a connection between others is ended';
+    } finally {
+      client.destroy();
       server.close();
     }
   }
@@ -256,6 +333,8 @@ export async function selfTest(options: SelfTestOptions): Promise<Trial[]> {
       await attempt(`the app sees the client, ${version}`, () =>
         test.inbound(local, { address: client, port: 40_000 }, family),
       ),
+      await attempt(`the kernel path, ${version}`, () => test.direct({ address: asked, port: 81 }, family)),
+      await attempt(`connections are ended, ${version}`, () => test.ended(local, family)),
     );
   }
   trials.push(await attempt("the agent's ports are reserved", async () => test.reserved()));

@@ -16,6 +16,8 @@ import { FollowedTimeouts, Inquiry, noTimeouts } from './timeouts.ts';
 /** What a captured client asked for. */
 export interface OriginalDestination {
   readonly endpoint: Endpoint;
+  /** Where `endpoint` is a service: the backend that the kernel has chosen by the published weights. Undefined: it has not chosen. */
+  readonly picked: Endpoint | undefined;
   /** The client had bound its source address itself: the agent's own leg must leave from the same. */
   readonly boundSource: boolean;
   /** What the app had set on its socket when it connected; undefined: nothing. */
@@ -126,6 +128,8 @@ interface AdoptOptions extends net.SocketConstructorOpts {
   pauseOnCreate: boolean;
 }
 
+const noEndpoint = { address: { bytes: new Uint8Array(16) }, port: 0 };
+
 function adopt(fd: number): net.Socket {
   const options: AdoptOptions = { fd, allowHalfOpen: true, pauseOnCreate: true };
   return new net.Socket(options);
@@ -154,6 +158,10 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
       if (peer.kind !== peerKind.ORIGINAL) return undefined;
       return {
         endpoint: { address: decodeAddress(peer.endpoint.address.bytes), port: peer.endpoint.port },
+        picked:
+          (peer.flags & peerFlag.PICKED) === 0
+            ? undefined
+            : { address: decodeAddress(peer.picked.address.bytes), port: peer.picked.port },
         boundSource: (peer.flags & peerFlag.BOUND_ADDRESS) !== 0,
         timeouts: inquiry.decode(peer.timeouts),
       };
@@ -173,6 +181,7 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
         kind: peerKind.SPOKEN,
         flags: 0,
         endpoint: { address: { bytes: encodeAddress(client.address) }, port: client.port },
+        picked: noEndpoint,
         timeouts: noTimeouts,
       });
       const options = {
@@ -188,7 +197,7 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
     },
     setResetOnDeath: (socket, on) => {
       const { level, option, value } = on ? lingerReset : lingerNone;
-      addon.setSocketOption(descriptorOf(socket), level, option, value);
+      addon.socketOption(descriptorOf(socket), level, option, value);
     },
     isSpokenFor: (socket) => {
       keyView.setInt32(0, descriptorOf(socket), true);

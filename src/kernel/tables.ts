@@ -1,13 +1,11 @@
-import type { BpfMap } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
 import {
-  CONNECTION_BYTES,
   COUNTER_BYTES,
-  decodeConnection,
+  connectionFields,
+  counterFields,
   decodeCounter,
   decodeExcludedCidr,
   decodeExcludedPort,
-  decodeHandover,
   decodePod,
   decodePodUsage,
   direction,
@@ -20,21 +18,19 @@ import {
   encodeListener,
   encodePod,
   encodePodUsage,
+  handoverFields,
   limit,
+  type Pod as PodValue,
   podFlag,
   reason,
 } from '../gen/layout.ts';
-import { encodeAddress, encodeCidr, type NetnsCookie, type Pod } from '../mesh/index.ts';
+import { type Address, decodeAddress, encodeAddress, encodeCidr, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import { readU64, u64 } from './bytes.ts';
 import { mapFlag } from './constants.ts';
 import { errnoOf, KernelError } from './errors.ts';
+import { KeysOfPods } from './keys-of-pods.ts';
+import { deleteEntries, entriesOf, put, records } from './map-entries.ts';
 import type { Maps } from './programs.ts';
-
-const present = Uint8Array.of(1);
-
-function* records(bytes: Uint8Array, size: number): Generator<Uint8Array> {
-  for (let at = 0; at + size <= bytes.length; at += size) yield bytes.subarray(at, at + size);
-}
 
 /** The sum over all CPUs of a per-CPU u64. */
 function sum(values: Uint8Array): bigint {
@@ -56,64 +52,7 @@ export interface ExclusionKeys {
   readonly cidrs: readonly Uint8Array[];
 }
 
-/** Puts an entry; `full` makes the error for a map that has no room. */
-function put(map: BpfMap, key: Uint8Array, value: Uint8Array, full: () => KernelError): void {
-  try {
-    addon.mapUpdate(map, key, value, mapFlag.any);
-  } catch (cause) {
-    const errno = errnoOf(cause);
-    if (errno === 'E2BIG' || errno === 'ENOSPC' || errno === 'ENOMEM') throw full();
-    throw cause;
-  }
-}
-
-/**
- * A map whose keys belong to pods, and which pod's are which. The map itself could only tell by being listed whole, so
- * that is done once, to learn what an earlier agent left.
- */
-class KeysOfPods {
-  readonly #map: BpfMap;
-  readonly #held = new Map<NetnsCookie, Map<string, Uint8Array>>();
-
-  constructor(map: BpfMap, keyBytes: number, ownerOf: (key: Uint8Array) => bigint) {
-    this.#map = map;
-    for (const key of records(addon.mapKeys(map), keyBytes)) {
-      const cookie = ownerOf(key) as NetnsCookie;
-      this.#held.set(cookie, (this.#held.get(cookie) ?? new Map()).set(nameOf(key), key));
-    }
-  }
-
-  of(cookie: NetnsCookie): Uint8Array[] {
-    return [...(this.#held.get(cookie)?.values() ?? [])];
-  }
-
-  /**
-   * Makes the pod's keys exactly these: adds what is missing first, then deletes what is too much.
-   *
-   * @throws KernelError TOO_MANY_EXCLUSIONS when the map is full; the pod's keys are then as before
-   */
-  replace(cookie: NetnsCookie, keys: readonly Uint8Array[]): void {
-    const before = this.#held.get(cookie) ?? new Map<string, Uint8Array>();
-    const after = new Map(keys.map((key) => [nameOf(key), key]));
-    const full = (): KernelError =>
-      new KernelError('TOO_MANY_EXCLUSIONS', 'the node has no room for more exclusions: give fewer, or larger blocks');
-    try {
-      for (const key of after.values()) put(this.#map, key, present, full);
-    } catch (error) {
-      for (const [name, key] of after) if (!before.has(name)) addon.mapDelete(this.#map, key);
-      throw error;
-    }
-    for (const [name, key] of before) if (!after.has(name)) addon.mapDelete(this.#map, key);
-    if (after.size > 0) this.#held.set(cookie, after);
-    else this.#held.delete(cookie);
-  }
-}
-
-function nameOf(key: Uint8Array): string {
-  return Buffer.from(key).toString('latin1');
-}
-
-/** What the agent writes into the kernel's maps, and what it reads back. The maps' only user in TypeScript. */
+/** What the agent writes into the kernel's maps about pods, and what it reads back. Of the kernel path: path-tables.ts. */
 export class Tables {
   readonly #maps: Maps;
   readonly #excludedPorts: KeysOfPods;
@@ -135,7 +74,9 @@ export class Tables {
   /** @throws KernelError TOO_MANY_PODS when the map is full */
   putPod(cookie: NetnsCookie, pod: Pod, workers: number, withdrawing: boolean): void {
     const { exclusions } = pod;
+    const { flags: present, swept, flowsSwept } = this.#present(cookie);
     const flags =
+      (present & podFlag.KERNEL_PATH) |
       (withdrawing ? podFlag.WITHDRAWING : 0) |
       (exclusions.outboundPorts.length + exclusions.outboundCidrs.length > 0 ? podFlag.EXCLUDES_OUTBOUND : 0) |
       (exclusions.inboundPorts.length + exclusions.inboundCidrs.length > 0 ? podFlag.EXCLUDES_INBOUND : 0);
@@ -147,7 +88,8 @@ export class Tables {
     const value = encodePod({
       flags,
       workers,
-      swept: this.#sweptOf(cookie),
+      swept,
+      flowsSwept,
       addressCount: pod.addresses.length,
       addresses,
     });
@@ -158,7 +100,7 @@ export class Tables {
       addon.mapUpdate(
         this.#maps.pod_usage,
         u64(cookie),
-        encodePodUsage({ given: 0n, taken: 0n }),
+        encodePodUsage({ given: 0n, taken: 0n, flowsBegun: 0n, flowsOver: 0n }),
         mapFlag.mustNotExist,
       );
     } catch (cause) {
@@ -217,7 +159,7 @@ export class Tables {
     const usage = addon.mapLookup(this.#maps.pod_usage, u64(cookie));
     if (usage === undefined) return 0n;
     const { given, taken } = decodePodUsage(usage);
-    return given - taken - BigInt(this.#sweptOf(cookie));
+    return given - taken - BigInt(this.#present(cookie).swept);
   }
 
   hasPod(cookie: NetnsCookie): boolean {
@@ -226,7 +168,45 @@ export class Tables {
 
   /** Cookies of all enrolled pods, as the kernel knows them. */
   enrolled(): NetnsCookie[] {
-    return [...records(addon.mapKeys(this.#maps.pods), 8)].map((key) => readU64(key) as NetnsCookie);
+    return [...records(addon.mapEntries(this.#maps.pods).keys, 8)].map((key) => readU64(key) as NetnsCookie);
+  }
+
+  /** The addresses that the kernel knows of a pod. */
+  addressesOf(cookie: NetnsCookie): Address[] {
+    const bytes = addon.mapLookup(this.#maps.pods, u64(cookie));
+    if (bytes === undefined) return [];
+    const { addresses, addressCount } = decodePod(bytes);
+    return addresses.slice(0, addressCount).map((address) => decodeAddress(address.bytes));
+  }
+
+  /** Whether the pod's connects may be answered by verdicts and services, and plaintext to it by open ports. */
+  setKernelPath(cookie: NetnsCookie, on: boolean): void {
+    this.#change(cookie, (pod) => ({
+      ...pod,
+      flags: (pod.flags & ~podFlag.KERNEL_PATH) | (on ? podFlag.KERNEL_PATH : 0),
+    }));
+  }
+
+  clearKernelPath(): void {
+    for (const cookie of this.enrolled()) this.setKernelPath(cookie, false);
+  }
+
+  /** Flows of the pod on the kernel path. */
+  flowsOf(cookie: NetnsCookie): bigint {
+    const usage = addon.mapLookup(this.#maps.pod_usage, u64(cookie));
+    if (usage === undefined) return 0n;
+    const { flowsBegun, flowsOver } = decodePodUsage(usage);
+    return flowsBegun - flowsOver - BigInt(this.#present(cookie).flowsSwept);
+  }
+
+  /** Flows of all pods. */
+  flowCount(): number {
+    return this.enrolled().reduce((sum, cookie) => sum + Math.max(0, Number(this.flowsOf(cookie))), 0);
+  }
+
+  /** Flows of the pod have been deleted here: the kernel's counts do not know of it. */
+  countSweptFlows(cookie: NetnsCookie, count: number): void {
+    this.#countSwept(cookie, { flowsSwept: count });
   }
 
   /** Deletes everything that any map holds for a pod. */
@@ -236,14 +216,10 @@ export class Tables {
     this.restoreExclusions(cookie, { ports: [], cidrs: [] });
     // Listing them costs every other pod's hand-overs a look. One that is given at this moment is swept.
     if (held !== 0n)
-      for (const key of records(addon.mapKeys(this.#maps.handovers), CONNECTION_BYTES))
-        if (decodeConnection(key).netns === cookie) addon.mapDelete(this.#maps.handovers, key);
+      deleteEntries(this.#maps.handovers, (entry) => entry.keyU64(connectionFields.netns.offset) === cookie);
     for (const number of Object.values(reason))
       addon.mapDelete(this.#maps.counters, encodeCounter({ netns: cookie, reason: number }));
-    for (const key of records(addon.mapKeys(this.#maps.cgroups), 8)) {
-      const owner = addon.mapLookup(this.#maps.cgroups, key);
-      if (owner !== undefined && readU64(owner) === cookie) addon.mapDelete(this.#maps.cgroups, key);
-    }
+    deleteEntries(this.#maps.cgroups, (entry) => entry.valueU64() === cookie);
     addon.mapDelete(this.#maps.pod_usage, u64(cookie));
   }
 
@@ -255,15 +231,21 @@ export class Tables {
    * @returns how many
    */
   sweepHandovers(nowNs: bigint, olderThanNs: bigint): number {
-    let swept = 0;
-    for (const key of records(addon.mapKeys(this.#maps.handovers), CONNECTION_BYTES)) {
-      const value = addon.mapLookup(this.#maps.handovers, key);
-      if (value === undefined || nowNs - decodeHandover(value).sinceNs < olderThanNs) continue;
-      if (!addon.mapDelete(this.#maps.handovers, key)) continue;
-      swept += 1;
-      this.#countSwept(decodeConnection(key).netns as NetnsCookie);
+    const { handovers } = this.#maps;
+    const isOld = (sinceNs: bigint): boolean => nowNs - sinceNs >= olderThanNs;
+    const at = handoverFields.sinceNs.offset;
+    const entry = entriesOf(handovers);
+    let deleted = 0;
+    for (; entry.index < entry.count; entry.index += 1) {
+      if (!isOld(entry.valueU64(at))) continue;
+      const key = entry.key();
+      // Once more: a new connection of the same addresses may have taken its place since.
+      const value = addon.mapLookup(handovers, key);
+      if (value === undefined || !isOld(readU64(value, at)) || !addon.mapDelete(handovers, key)) continue;
+      deleted += 1;
+      this.#countSwept(entry.keyU64(connectionFields.netns.offset) as NetnsCookie, { swept: 1 });
     }
-    return swept;
+    return deleted;
   }
 
   /**
@@ -272,28 +254,39 @@ export class Tables {
    */
   forgetStrangers(): void {
     const enrolled = new Set<bigint>(this.enrolled());
-    for (const key of records(addon.mapKeys(this.#maps.counters), COUNTER_BYTES))
-      if (!enrolled.has(decodeCounter(key).netns)) addon.mapDelete(this.#maps.counters, key);
+    deleteEntries(this.#maps.counters, (entry) => !enrolled.has(entry.keyU64(counterFields.netns.offset)));
   }
 
   counters(): PodCounter[] {
-    return [...records(addon.mapKeys(this.#maps.counters), COUNTER_BYTES)].flatMap((key) => {
-      const { netns, reason } = decodeCounter(key);
-      const values = addon.mapLookup(this.#maps.counters, key);
-      return values === undefined ? [] : [{ cookie: netns as NetnsCookie, reason, count: sum(values) }];
+    const { keys, values } = addon.mapEntries(this.#maps.counters);
+    const count = keys.length / COUNTER_BYTES;
+    const valueBytes = values.length / count;
+    return Array.from({ length: count }, (_, index) => {
+      const { netns, reason } = decodeCounter(keys.subarray(index * COUNTER_BYTES, (index + 1) * COUNTER_BYTES));
+      const ofCpus = values.subarray(index * valueBytes, (index + 1) * valueBytes);
+      return { cookie: netns as NetnsCookie, reason, count: sum(ofCpus) };
     });
   }
 
-  /** Hand-overs of a pod that were deleted here: the kernel's counts do not know of them. */
-  #sweptOf(cookie: NetnsCookie): number {
-    const pod = addon.mapLookup(this.#maps.pods, u64(cookie));
-    return pod === undefined ? 0 : decodePod(pod).swept;
+  /** What the pod's entry says, whatever the agent knows of it. */
+  #present(cookie: NetnsCookie): Pick<PodValue, 'flags' | 'swept' | 'flowsSwept'> {
+    const bytes = addon.mapLookup(this.#maps.pods, u64(cookie));
+    return bytes === undefined ? { flags: 0, swept: 0, flowsSwept: 0 } : decodePod(bytes);
   }
 
-  #countSwept(cookie: NetnsCookie): void {
+  /** Hand-overs and flows of a pod that were deleted here: the kernel's counts do not know of them. */
+  #countSwept(cookie: NetnsCookie, { swept = 0, flowsSwept = 0 }: { swept?: number; flowsSwept?: number }): void {
+    this.#change(cookie, (pod) => ({
+      ...pod,
+      swept: pod.swept + swept,
+      flowsSwept: pod.flowsSwept + flowsSwept,
+    }));
+  }
+
+  /** Nothing is changed of a pod that is not captured. The agent alone writes pods, so nobody else's change is lost. */
+  #change(cookie: NetnsCookie, change: (pod: PodValue) => PodValue): void {
     const bytes = addon.mapLookup(this.#maps.pods, u64(cookie));
     if (bytes === undefined) return;
-    const pod = decodePod(bytes);
-    addon.mapUpdate(this.#maps.pods, u64(cookie), encodePod({ ...pod, swept: pod.swept + 1 }), mapFlag.mustExist);
+    addon.mapUpdate(this.#maps.pods, u64(cookie), encodePod(change(decodePod(bytes))), mapFlag.mustExist);
   }
 }

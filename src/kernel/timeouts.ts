@@ -208,7 +208,7 @@ function passOn(followed: Followed, timeouts: Timeouts | undefined): void {
   // First: what fails once is not tried again at every call.
   followed.timeouts = timeouts;
   const fd = descriptorOf(followed.far);
-  for (const { level, option, value } of timeoutOptions(timeouts)) addon.setSocketOption(fd, level, option, value);
+  for (const { level, option, value } of timeoutOptions(timeouts)) addon.socketOption(fd, level, option, value);
 }
 
 function isSame(a: Timeouts | undefined, b: Timeouts | undefined): boolean {

@@ -20,6 +20,8 @@ const noExclusions: Exclusions = { outboundPorts: [], outboundCidrs: [], inbound
 /** Nobody has them (RFC 5737, RFC 3849): who is connected was led to the agent. */
 const far4 = '198.51.100.7';
 const far6 = '2001:db8:1::7';
+/** Of pod_usage: no flow on the kernel path. */
+const noFlows = { flowsBegun: 0n, flowsOver: 0n };
 
 interface Row {
   readonly to: string;
@@ -220,11 +222,11 @@ test.serial('a pod that holds its quota of hand-overs is refused, and is served 
   const usage = table.map('pod_usage');
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, table.cookie, true);
-  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n, ...noFlows }));
   for (const row of [{ to: far4 }, { to: far4, mapped: true }, { to: far6 }, { to: far4, bindPort: 5100 }])
     t.is((await table.connect(row, true)).error, 'ENOMEM', JSON.stringify(row));
   t.is(table.count('over_quota'), 4);
-  addon.mapUpdate(usage, key, encodePodUsage({ given: 7n, taken: 7n }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: 7n, taken: 7n, ...noFlows }));
   t.is((await table.connect({ to: far4 }, true)).error, undefined);
   addon.close(usage);
 });
@@ -235,10 +237,10 @@ test.serial('hand-overs that the agent sweeps are counted off, and the pod is se
   const { pod_usage: usage, handovers } = maps;
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, table.cookie, true);
-  const full = encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n });
+  const full = encodePodUsage({ given: BigInt(limit.HANDOVERS_PER_POD), taken: 0n, ...noFlows });
   addon.mapUpdate(usage, key, full);
   const nowhere = { address: { bytes: new Uint8Array(16) }, port: 0 };
-  const peer = { kind: peerKind.ASKED, flags: 0, endpoint: nowhere, timeouts: noTimeouts };
+  const peer = { kind: peerKind.ASKED, flags: 0, endpoint: nowhere, picked: nowhere, timeouts: noTimeouts };
   for (let port = 1; port <= 10; port += 1)
     addon.mapUpdate(
       handovers,
@@ -256,7 +258,7 @@ test.serial('hand-overs that the agent sweeps are counted off, and the pod is se
 test.serial('without a live listener of the agent a connect is refused', async (t) => {
   await using table = await Table.create(t.title);
   const listeners = table.map('listeners');
-  const keys = addon.mapKeys(listeners);
+  const { keys } = addon.mapEntries(listeners);
   t.is(keys.length, 2 * 3 * 16);
   for (let at = 0; at < keys.length; at += 16) addon.mapDelete(listeners, keys.subarray(at, at + 16));
   for (const row of [{ to: far4 }, { to: far4, mapped: true }, { to: far6 }, { to: far4, device: 'eth0' }])

@@ -159,7 +159,7 @@ function optionsOf(socket: net.Socket): Record<string, number> {
 function setOptions(socket: net.Socket, wanted: Partial<Record<keyof typeof appOptions, number>>): void {
   for (const [name, value] of Object.entries(wanted)) {
     const [level, at] = appOptions[name as keyof typeof appOptions];
-    addon.setSocketOption(descriptorOf(socket), level, at, u32(value));
+    addon.socketOption(descriptorOf(socket), level, at, u32(value));
   }
 }
 

@@ -50,7 +50,7 @@ function cycle(cgroupFd: number, netnsFd: number, pinned: string): void {
   const entries = addon.objectMap(object, 'entries');
   const tags = addon.objectMap(object, 'tags');
   for (let key = 0; key < 64; key++) addon.mapUpdate(entries, u32(key), new Uint8Array(8));
-  addon.mapKeys(entries);
+  addon.mapEntries(entries);
   addon.mapLookup(entries, u32(1));
   addon.mapDelete(entries, u32(1));
   addon.pin(entries, pinned);
@@ -100,6 +100,7 @@ async function enrolment(): Promise<void> {
     assert.equal(kernel.check(own, cookie), 'live');
     assert.deepEqual(kernel.captured(), [cookie]);
     dials(netnsFd);
+    kernelPath(kernel, cookie);
     kernel.counts();
     kernel.events();
     assert.deepEqual(kernel.faults(), []);
@@ -110,6 +111,26 @@ async function enrolment(): Promise<void> {
   kernel.capture(own, kernel.prepare(own).cookie);
   kernel.dispose();
   removePrograms(work.bpffs);
+}
+
+/** What the agent writes down for the kernel path, and ends. */
+function kernelPath(kernel: KernelRoom.Kernel, cookie: NetnsCookie): void {
+  const [client, server] = [4000, 80].map((port) => ({ address: '127.0.0.1' as Address, port }));
+  assert(client && server);
+  kernel.beat();
+  kernel.setKubelet(undefined);
+  kernel.setKernelPath(cookie, true);
+  const epochs = { sourceEpoch: kernel.raiseEpoch(cookie), destinationEpoch: kernel.epochOf(0n) };
+  assert(kernel.putVerdict({ kind: 'outside', source: cookie, destination: server, to: 0n, ...epochs }));
+  assert(kernel.putService(server, [{ endpoint: server, weight: 1 }]));
+  assert(kernel.setOpenPorts(cookie, { others: true, ports: new Map([[80, false]]) }));
+  const flow = { kind: 'local', state: 'established', source: cookie, destination: cookie, client, server } as const;
+  const sockets = { sinceNs: 1n, clientSocket: 0n, serverSocket: 1n };
+  assert.equal(kernel.destroyFlows([{ ...flow, ...epochs, ...sockets }]), 0);
+  assert.deepEqual(kernel.flows(), []);
+  assert.deepEqual(kernel.flowRecords(), []);
+  assert.equal(kernel.flowCount() + kernel.sweepFlows(), 0);
+  kernel.clearPaths();
 }
 
 /** What a worker does in a pod. */
@@ -141,8 +162,12 @@ function sockets(netnsFd: number, tags: Addon.BpfMap): void {
   const options = [{ level: 6, option: 1, value: u32(1) }];
   const dialler = addon.socketOpen({ family: 4, netnsFd, storage, options, bind: { address: loopback, port: 0 } });
   addon.socketOption(dialler, 1, 57, 8);
-  addon.setSocketOption(dialler, 1, 2, u32(1));
+  addon.socketOption(dialler, 1, 2, u32(1));
   assert.throws(() => addon.socketOpen({ family: 6, netnsFd, bind: { address: loopback, port: 15001 } }));
+  // More than one batch, of nobody's: the listener is none of them.
+  for (const verb of ['find', 'destroy'] as const) addon.sockDiag(netnsFd, verb, new Uint8Array(100 * 48));
+  assert.throws(() => addon.sockDiag(0x7ffffff, 'find', new Uint8Array(48)));
+  assert.throws(() => addon.sockDiag(netnsFd, 'find', new Uint8Array(47)));
   for (const fd of [listener, copy, dialler]) closeSync(fd);
 }
 

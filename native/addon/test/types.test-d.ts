@@ -27,7 +27,7 @@ type Functions =
   | 'mapLookup'
   | 'mapUpdate'
   | 'mapDelete'
-  | 'mapKeys'
+  | 'mapEntries'
   | 'ringOpen'
   | 'ringRead'
   | 'linkAttach'
@@ -35,9 +35,9 @@ type Functions =
   | 'attachedPrograms'
   | 'socketOpen'
   | 'socketOption'
-  | 'setSocketOption'
   | 'netnsCreate'
   | 'duplicate'
+  | 'sockDiag'
   | 'pinOpen'
   | 'pin'
   | 'info'
@@ -61,6 +61,8 @@ export const handle_laws = () => [
 ];
 
 export const overload_laws = () => [
+  face.socketOption(1, 1, 1, 4) satisfies Uint8Array,
+  face.socketOption(1, 1, 1, new Uint8Array(4)) satisfies undefined,
   face.pinOpen('path', 'map') satisfies BpfMap,
   face.pinOpen('path', 'link') satisfies BpfLink,
   face.info(map) satisfies MapInfo,
@@ -89,6 +91,17 @@ export const map_laws = () => [
   true satisfies Takes<Addon['mapUpdate'], [BpfMap, Buffer, Buffer, number]>,
   false satisfies Takes<Addon['mapLookup'], [BpfMap, string]>,
   false satisfies Takes<Addon['mapLookup'], [BpfMap, Uint32Array]>,
+];
+
+export const entries_laws = () => [
+  true satisfies Is<ReturnType<Addon['mapEntries']>, { keys: Uint8Array; values: Uint8Array }>,
+  true satisfies Is<ReturnType<Addon['ringRead']>, Uint8Array>,
+];
+
+export const diag_laws = () => [
+  true satisfies Takes<Addon['sockDiag'], [undefined, 'find', Uint8Array]>,
+  true satisfies Takes<Addon['sockDiag'], [number, 'destroy', Uint8Array]>,
+  false satisfies Takes<Addon['sockDiag'], [number, 'kill', Uint8Array]>,
 ];
 
 export const link_laws = () => [

@@ -16,12 +16,13 @@ static __always_inline void *asked_parent(struct bpf_sock_addr *ctx)
 	return has_mptcp ? bpf_skc_to_mptcp_sock(ctx->sk) : 0;
 }
 
-/* A socket that connects again must not show what it asked for before. */
+/* A socket that connects again must not show what it asked for before, nor go by what was decided then. */
 static __always_inline void asked_forget(struct bpf_sock_addr *ctx)
 {
 	void *parent = asked_parent(ctx);
 
 	bpf_sk_storage_delete(&peers, ctx->sk);
+	bpf_sk_storage_delete(&plans, ctx->sk);
 	if (parent)
 		bpf_sk_storage_delete(&peers, parent);
 }

@@ -8,6 +8,7 @@
 
 #include <bpf/bpf_core_read.h>
 #include "address.h"
+#include "host.h"
 #include "pod.h"
 #include "storage.h"
 #include "verdict.h"
@@ -34,9 +35,6 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 };
 #pragma clang attribute pop
-
-/* The agent's host namespace, and in the lab a lab node's. */
-const volatile __u64 host_netns SEC(".rodata") __weak = 0;
 
 static __always_inline __u64 caller_netns(void)
 {

@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0 */
 /*
- * capture.h: decides whether a connect is led to the agent, and under which address. Pure of the hook's family: the
- * attach point fills `intent`, calls capture_decide, and writes `intent->target` where its context wants it.
+ * capture.h: decides whether a connect is led to the agent, and under which address, or goes past it. Pure of the
+ * hook's family: the attach point fills `intent`, calls capture_decide, and writes `intent->target` where its context
+ * wants it.
  */
 #ifndef CULVERT_CAPTURE_H
 #define CULVERT_CAPTURE_H
 
-#include "asked.h"
 #include "caller.h"
 #include "handover.h"
-
-#define PROTOCOL_TCP 6
-#define PROTOCOL_MPTCP 262
-#define SOCKET_STREAM 1
-
-struct intent {
-	struct endpoint destination; /* what the app asks for */
-	struct endpoint source;	     /* what the socket is bound to; zero where it is not */
-	struct endpoint target;	     /* out: where the connect shall go */
-	int bind;		     /* out: bind the socket to `local` first */
-	struct address local;
-};
+#include "path.h"
+#include "probe.h"
 
 enum capture {
 	CAPTURE_NONE,
-	CAPTURE_LED,
+	CAPTURE_LED,	/* to the agent */
+	CAPTURE_DIRECT, /* the kernel path: to intent->target */
 	CAPTURE_REFUSED,
 };
 
@@ -131,9 +122,12 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 	struct peer peer = {.kind = PEER_ASKED};
 	int v4 = address_is_v4(&intent->destination.address);
 
-	if (!pod)
-		return caller_check(netns, &intent->source, &intent->destination) == VERDICT_ALLOW ? CAPTURE_NONE
-												   : CAPTURE_REFUSED;
+	if (!pod) {
+		if (caller_check(netns, &intent->source, &intent->destination) != VERDICT_ALLOW)
+			return CAPTURE_REFUSED;
+		probe_plan(ctx, netns, intent);
+		return CAPTURE_NONE;
+	}
 	if (bpf_sk_storage_get(&owned, ctx->sk, 0, 0))
 		return CAPTURE_NONE;
 	asked_forget(ctx);
@@ -154,6 +148,8 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 		return CAPTURE_REFUSED;
 	}
 	usage = bpf_map_lookup_elem(&pod_usage, &netns);
+	if (path_decide(ctx, pod, usage, netns, intent, &peer) == WAY_DIRECT)
+		return CAPTURE_DIRECT;
 	if (!usage || handovers_held(pod, usage) >= LIMIT_HANDOVERS_PER_POD) {
 		/* Here, because a connect that is led without a hand-over would find whatever app listens at its
 		 * target. */

@@ -53,6 +53,56 @@ struct {
 	__type(value, __u8);
 } excluded_cidrs SEC(".maps") __weak;
 
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LIMIT_PODS + 1); /* one for destinations outside */
+	__type(key, __u64);
+	__type(value, __u64);
+} epochs SEC(".maps") __weak;
+
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} heartbeat SEC(".maps") __weak;
+
+/* Written by sockops, sk_lookup marks arrivals, swept by the agent. Bounded per pod by pod_usage. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_FLOWS);
+	__type(key, struct connection);
+	__type(value, struct flow);
+} flows SEC(".maps") __weak;
+
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_OPEN_PORTS);
+	__type(key, struct open_port);
+	__type(value, __u8);
+} open_ports SEC(".maps") __weak;
+
+/* Written by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct kubelet);
+} kubelet SEC(".maps") __weak;
+
+/* Hand-overs and flows of each pod, as the kernel counts them; the entry is made by the agent. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, LIMIT_PODS);
+	__type(key, __u64);
+	__type(value, struct pod_usage);
+} pod_usage SEC(".maps") __weak;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

@@ -13,8 +13,11 @@ static __always_inline struct pod *pod_find(__u64 netns)
 	return bpf_map_lookup_elem(&pods, &netns);
 }
 
-static __always_inline int pod_has_address(const struct pod *pod, const struct address *address)
+/* A function by itself, which the verifier walks once: in line it would walk all that follows for each address. */
+__weak __noinline int pod_has_address(const struct pod *pod, const struct address *address)
 {
+	if (!pod || !address)
+		return 0;
 	for (__u32 i = 0; i < LIMIT_POD_ADDRESSES; i++)
 		if (i < pod->address_count && address_equals(&pod->addresses[i], address))
 			return 1;

@@ -45,6 +45,7 @@ export function workload(changes: Partial<Workload> = {}): Workload {
     locality: { region: '', zone: '', subzone: '' },
     networkMode: 'standard',
     capacity: 1,
+    sameNode: 'kernel',
     ...changes,
   };
 }
@@ -72,7 +73,16 @@ export function service(changes: Partial<Service> = {}): Service {
 /** What has changed, unless it is said to be complete. */
 export function meshUpdate(changes: Partial<MeshUpdate> = {}): MeshUpdate {
   const settings = changes.complete ? meshSettings : undefined;
-  return { complete: false, workloads: [], services: [], removed: [], settings, ...changes };
+  return {
+    complete: false,
+    workloads: [],
+    services: [],
+    removed: [],
+    policies: [],
+    removedPolicies: [],
+    settings,
+    ...changes,
+  };
 }
 
 /** The mesh as a list: what a read model keeps, without its look-ups. */
@@ -101,6 +111,6 @@ export class FakeMesh {
     this.snapshots += 1;
     const { settings } = this;
     const [workloads, services] = [[...this.workloads.values()], [...this.services.values()]];
-    return { complete: true, workloads, services, removed: [], settings };
+    return { complete: true, workloads, services, removed: [], policies: [], removedPolicies: [], settings };
   }
 }

@@ -6,6 +6,8 @@ import type { PodSockets } from '../../../src/ztunnel/index.ts';
 export interface FakePodSocketsOptions {
   /** Where the clients of a listener wanted to go, by the listener's port. Clients of any other were led by nobody. */
   readonly destinations: Readonly<Record<number, Endpoint>>;
+  /** What the kernel has drawn for the clients of a listener, by the listener's port. */
+  readonly picks?: Readonly<Record<number, Endpoint>>;
   /** Listeners whose clients had bound their source address. */
   readonly boundSources?: readonly number[];
 }
@@ -23,7 +25,8 @@ export function fakePodSockets(options: FakePodSocketsOptions): PodSockets {
       const port = socket.localPort ?? 0;
       const endpoint = options.destinations[port];
       if (endpoint === undefined) return undefined;
-      return { endpoint, boundSource: options.boundSources?.includes(port) ?? false, timeouts: undefined };
+      const boundSource = options.boundSources?.includes(port) ?? false;
+      return { endpoint, picked: options.picks?.[port], boundSource, timeouts: undefined };
     },
     openOutbound: (_netnsFd, destination, source, { resetOnDeath = true } = {}) =>
       open(destination, source === undefined ? undefined : { address: source, port: 0 }, resetOnDeath),
@@ -49,7 +52,7 @@ function open(
 
 /** struct linger { l_onoff = 1, l_linger = 0 }: closing resets. */
 function setLinger(fd: number, on: boolean): void {
-  addon.setSocketOption(fd, SOL_SOCKET, SO_LINGER, Uint8Array.of(on ? 1 : 0, 0, 0, 0, 0, 0, 0, 0));
+  addon.socketOption(fd, SOL_SOCKET, SO_LINGER, Uint8Array.of(on ? 1 : 0, 0, 0, 0, 0, 0, 0, 0));
 }
 
 function descriptorOf(socket: Socket): number {

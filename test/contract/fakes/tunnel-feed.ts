@@ -5,9 +5,12 @@ import type { CertificateChange, MeshUpdate } from '../../../src/mesh/index.ts';
 export class FakeTunnelFeed implements TunnelFeed {
   readonly updates: MeshUpdate[] = [];
   readonly certificates: CertificateChange[] = [];
+  /** An update is in force when this is kept. */
+  gate: Promise<void> = Promise.resolve();
 
-  updateMesh(update: MeshUpdate): void {
+  async updateMesh(update: MeshUpdate): Promise<void> {
     this.updates.push(update);
+    await this.gate;
   }
 
   updateCertificate(change: CertificateChange): void {

@@ -81,6 +81,7 @@ export class FakeTunnel implements Tunnel {
         inbound: { tunnel: 0, plain: 0 },
       },
       sessions: { open: 6, opened: 7, handshakesFailed: 8 },
+      policy: { decisions: { allowed: 9, denied: 10 }, dryRun: { denies: 11, allows: 12 }, closed: 13 },
       descriptors: { open: 2 * open, limit: 1024 },
     };
   }

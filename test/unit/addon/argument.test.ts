@@ -33,7 +33,7 @@ test('a handle of another kind is a TypeError', (t) => {
   t.throws(() => addon.info(wrong(object)), refused);
   t.throws(() => addon.close(wrong({})), refused);
   t.throws(() => addon.close(wrong(undefined)), refused);
-  t.throws(() => addon.mapKeys(wrong(7)), refused);
+  t.throws(() => addon.mapEntries(wrong(7)), refused);
 });
 
 test('arguments of a wrong type or size are TypeErrors that name the argument', (t) => {

@@ -22,7 +22,7 @@ test.after.always(() => {
 function emptied(name: string): BpfMap {
   const map = addon.objectMap(object, name);
   const { keyBytes } = addon.info(map);
-  const keys = addon.mapKeys(map);
+  const keys = addon.mapEntries(map).keys;
   for (let at = 0; at < keys.length; at += keyBytes) addon.mapDelete(map, keys.subarray(at, at + keyBytes));
   return map;
 }
@@ -53,13 +53,59 @@ test.serial('keeps the update flags: new only, existing only', (t) => {
 
 test.serial('lists every key once', (t) => {
   const entries = emptied('entries');
-  t.is(addon.mapKeys(entries).length, 0);
+  t.is(addon.mapEntries(entries).keys.length, 0);
   for (let key = 0; key < 64; key++) addon.mapUpdate(entries, u32(key), u64(0n));
-  const keys = readU32s(addon.mapKeys(entries)).sort((a, b) => a - b);
+  const keys = readU32s(addon.mapEntries(entries).keys).sort((a, b) => a - b);
   t.deepEqual(
     keys,
     Array.from({ length: 64 }, (_, key) => key),
   );
+});
+
+const largeMaps = `
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+struct { __uint(type, BPF_MAP_TYPE_HASH); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 20000);
+	__type(key, __u32); __type(value, __u64); } large SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_PERCPU_HASH); __uint(max_entries, 5000);
+	__type(key, __u32); __type(value, __u32); } large_counts SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_LPM_TRIE); __uint(map_flags, BPF_F_NO_PREALLOC); __uint(max_entries, 64);
+	__uint(key_size, 8); __type(value, __u64); } trie SEC(".maps");
+struct { __uint(type, BPF_MAP_TYPE_ARRAY); __uint(max_entries, 3); __type(key, __u32); __type(value, __u64); } row SEC(".maps");
+char LICENSE[] SEC("license") = "GPL";
+`;
+
+test.serial('lists every key once with its value, in maps of every kind and size', (t) => {
+  const large = addon.objectOpen(fixture.compileText('large', largeMaps));
+  t.teardown(() => addon.close(large));
+  addon.objectLoad(large);
+  const valueFor = (key: number): bigint => BigInt(key) * 7n;
+  const list = (name: string, stride: number): Map<number, bigint | undefined> => {
+    const { keys, values } = addon.mapEntries(addon.objectMap(large, name));
+    const { keyBytes } = addon.info(addon.objectMap(large, name));
+    const count = keys.length / keyBytes;
+    t.is(values.length, count * stride, name);
+    const entries = Array.from({ length: count }, (_, index): [number, bigint | undefined] => [
+      readU32s(keys.slice((index + 1) * keyBytes - 4, (index + 1) * keyBytes))[0] ?? -1,
+      readU64(values.slice(index * stride, (index + 1) * stride)),
+    ]);
+    t.is(new Map(entries).size, count, name);
+    return new Map(entries);
+  };
+  const map = addon.objectMap(large, 'large');
+  for (let key = 0; key < 20_000; key += 1) addon.mapUpdate(map, u32(key), u64(valueFor(key)));
+  const listed = list('large', 8);
+  t.is(listed.size, 20_000);
+  t.true([...listed].every(([key, value]) => value === valueFor(key)));
+  for (let key = 0; key < 5000; key += 1)
+    addon.mapUpdate(addon.objectMap(large, 'large_counts'), u32(key), new Uint8Array(perCpuBytes()).fill(key & 0xff));
+  t.is(list('large_counts', perCpuBytes()).size, 5000);
+  for (let key = 0; key < 64; key += 1)
+    addon.mapUpdate(addon.objectMap(large, 'trie'), Uint8Array.of(32, 0, 0, 0, ...u32(key)), u64(valueFor(key)));
+  const tried = list('trie', 8);
+  t.is(tried.size, 64);
+  t.true([...tried].every(([key, value]) => value === valueFor(key)));
+  t.deepEqual([...list('row', 8).keys()], [0, 1, 2]);
 });
 
 test.serial('refuses one entry more than the map holds', (t) => {

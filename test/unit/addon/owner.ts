@@ -22,7 +22,7 @@ function use({ objectPath, netnsFd }: Work): unknown[] {
   const entries = addon.objectMap(object, 'entries');
   const tags = addon.objectMap(object, 'tags');
   for (let key = 0; key < 32; key++) addon.mapUpdate(entries, u32(key), u64(BigInt(key)));
-  if (addon.mapKeys(entries).length !== 32 * 4) throw new Error("another worker's keys are in this one's map");
+  if (addon.mapEntries(entries).keys.length !== 32 * 4) throw new Error("another worker's keys are in this one's map");
   const ring = addon.ringOpen(addon.objectMap(object, 'notes'));
   addon.ringRead(ring);
   const unloaded = openObjects(objectPath, 3);

@@ -48,7 +48,7 @@ struct {
 char LICENSE[] SEC("license") = "GPL";
 `;
 
-const held = (name: 'excluded_ports' | 'excluded_cidrs'): number => addon.mapKeys(maps[name]).length;
+const held = (name: 'excluded_ports' | 'excluded_cidrs'): number => addon.mapEntries(maps[name]).keys.length;
 
 test.serial("exclusions that an earlier agent left are known, and end with their pod's", (t) => {
   const blocks = ['10.0.0.0/8', '2001:db8::/32'] as Cidr[];

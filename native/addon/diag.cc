@@ -1,0 +1,238 @@
+// TCP sockets by their endpoints: are they there, and away with them (netlink's sock_diag).
+#include "argument.h"
+#include "calls.h"
+#include "netns.h"
+
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace addon
+{
+
+namespace
+{
+
+// As JavaScript gives them. The shapes of endpoints are those of layout.h.
+struct End {
+	std::array<uint8_t, 16> address;
+	uint16_t port;
+	uint16_t padding;
+};
+struct Wanted {
+	End local;
+	End remote;
+	uint64_t cookie;
+};
+static_assert(sizeof(Wanted) == 48);
+
+struct Request {
+	nlmsghdr header;
+	inet_diag_req_v2 body;
+};
+static_assert(sizeof(Request) == sizeof(nlmsghdr) + sizeof(inet_diag_req_v2));
+
+struct Found {
+	uint8_t state = 0; // 0: there is none
+	uint64_t cookie = 0;
+};
+
+// So many requests in one call, and their answers in another: the default receive buffer holds far more of them.
+constexpr size_t batch = 64;
+constexpr size_t answer_bytes = 1024;
+
+bool is_v4(const End &end)
+{
+	static constexpr std::array<uint8_t, 12> v4_mapped = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	return std::equal(v4_mapped.begin(), v4_mapped.end(), end.address.begin());
+}
+
+// Sockets of AF_INET6 that speak IPv4 stand in the same table as those of AF_INET, and are found as such.
+Request request_for(const Wanted &wanted, uint16_t type, uint16_t flags, uint32_t sequence)
+{
+	Request request = {};
+	bool v4 = is_v4(wanted.local) && is_v4(wanted.remote);
+	size_t skipped = v4 ? 12 : 0;
+	request.header = {sizeof(Request), type, static_cast<uint16_t>(NLM_F_REQUEST | flags), sequence, 0};
+	request.body.sdiag_family = v4 ? AF_INET : AF_INET6;
+	request.body.sdiag_protocol = IPPROTO_TCP;
+	request.body.idiag_states = ~0u;
+	inet_diag_sockid &id = request.body.id;
+	id.idiag_sport = htons(wanted.local.port);
+	id.idiag_dport = htons(wanted.remote.port);
+	std::copy(wanted.local.address.begin() + skipped, wanted.local.address.end(),
+		reinterpret_cast<uint8_t *>(id.idiag_src));
+	std::copy(wanted.remote.address.begin() + skipped, wanted.remote.address.end(),
+		reinterpret_cast<uint8_t *>(id.idiag_dst));
+	id.idiag_cookie[0] = wanted.cookie == 0 ? INET_DIAG_NOCOOKIE : static_cast<uint32_t>(wanted.cookie);
+	id.idiag_cookie[1] = wanted.cookie == 0 ? INET_DIAG_NOCOOKIE : static_cast<uint32_t>(wanted.cookie >> 32);
+	return request;
+}
+
+// A conversation with the kernel about sockets of one namespace. Exactly one answer comes to each request, and is there
+// when the call that sent it returns; so nothing is ever waited for.
+class Diagnosis
+{
+      public:
+	Diagnosis(Napi::Env env, int netns)
+	    : env_(env), netlink_(socket_in(env, netns, AF_NETLINK, SOCK_RAW, NETLINK_SOCK_DIAG, "NETLINK_SOCK_DIAG"))
+	{
+	}
+
+	// States and cookies, one for each that is wanted. Of those without a cookie, no listener.
+	std::vector<Found> find(const std::vector<Wanted> &wanted)
+	{
+		std::vector<Found> found(wanted.size());
+		ask(wanted, SOCK_DIAG_BY_FAMILY, 0, [&](size_t index, const nlmsghdr &header) {
+			if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY ||
+				header.nlmsg_len < NLMSG_LENGTH(sizeof(inet_diag_msg)))
+				return;
+			inet_diag_msg told;
+			std::memcpy(&told, NLMSG_DATA(&header), sizeof(told));
+			if (wanted[index].cookie == 0 && told.idiag_state == TCP_LISTEN)
+				return;
+			found[index].state = told.idiag_state;
+			found[index].cookie = told.id.idiag_cookie[0] | uint64_t(told.id.idiag_cookie[1]) << 32;
+		});
+		return found;
+	}
+
+	// True for each that has been destroyed.
+	std::vector<bool> destroy(const std::vector<Wanted> &wanted)
+	{
+		std::vector<bool> destroyed(wanted.size(), false);
+		ask(wanted, SOCK_DESTROY, NLM_F_ACK, [&](size_t index, const nlmsghdr &) { destroyed[index] = true; });
+		return destroyed;
+	}
+
+      private:
+	// `answered`: for each to which the kernel did not say that there is none.
+	template <typename Answered>
+	void ask(const std::vector<Wanted> &wanted, uint16_t type, uint16_t flags, Answered answered)
+	{
+		std::vector<Request> requests;
+		for (size_t first = 0; first < wanted.size(); first += batch) {
+			size_t count = std::min(batch, wanted.size() - first);
+			requests.clear();
+			for (size_t i = 0; i < count; i++)
+				requests.push_back(
+					request_for(wanted[first + i], type, flags, static_cast<uint32_t>(first + i)));
+			if (send(netlink_.get(), requests.data(), count * sizeof(Request), 0) < 0)
+				throw_errno(env_, errno, "send", "NETLINK_SOCK_DIAG");
+			for (size_t left = count; left > 0;)
+				left -= std::min(left, receive(wanted.size(), left, answered));
+		}
+	}
+
+	// Takes what answers there are; how many.
+	template <typename Answered> size_t receive(size_t asked, size_t most, Answered answered)
+	{
+		std::array<mmsghdr, batch> messages = {};
+		std::array<iovec, batch> places;
+		for (size_t i = 0; i < most; i++) {
+			places[i] = {room_.data() + i * answer_bytes, answer_bytes};
+			messages[i].msg_hdr.msg_iov = &places[i];
+			messages[i].msg_hdr.msg_iovlen = 1;
+		}
+		int count =
+			recvmmsg(netlink_.get(), messages.data(), static_cast<unsigned>(most), MSG_DONTWAIT, nullptr);
+		if (count < 0)
+			throw_errno(env_, errno, "recvmmsg", "NETLINK_SOCK_DIAG");
+		for (int i = 0; i < count; i++) {
+			const auto *header = reinterpret_cast<const nlmsghdr *>(places[i].iov_base);
+			if (!NLMSG_OK(header, messages[i].msg_len) || header->nlmsg_seq >= asked)
+				throw_errno(env_, EPROTO, "recvmmsg", "NETLINK_SOCK_DIAG");
+			if (!is_refusal(*header))
+				answered(header->nlmsg_seq, *header);
+		}
+		return static_cast<size_t>(count);
+	}
+
+	// The kernel says that there is no such socket. Other errors are thrown.
+	bool is_refusal(const nlmsghdr &header)
+	{
+		if (header.nlmsg_type != NLMSG_ERROR)
+			return false;
+		nlmsgerr told;
+		std::memcpy(&told, NLMSG_DATA(&header), sizeof(told));
+		if (told.error == 0)
+			return false;
+		if (told.error == -ENOENT)
+			return true;
+		throw_errno(env_, told.error, "sock_diag", "NETLINK_SOCK_DIAG");
+	}
+
+	Napi::Env env_;
+	Fd netlink_;
+	alignas(nlmsghdr) std::array<uint8_t, batch * answer_bytes> room_;
+};
+
+std::vector<Wanted> argument_sockets(const Napi::Value &value)
+{
+	Bytes bytes = argument_bytes(value, "sockets");
+	if (bytes.size() % sizeof(Wanted) != 0)
+		throw_type(value.Env(), "sockets",
+			("a Uint8Array of " + std::to_string(sizeof(Wanted)) + " bytes for each").c_str());
+	std::vector<Wanted> sockets(bytes.size() / sizeof(Wanted));
+	if (!bytes.empty())
+		std::memcpy(sockets.data(), bytes.data(), bytes.size());
+	return sockets;
+}
+
+// Who names a packet that would go to a listener means its connection, if there is one, and never the listener.
+std::vector<bool> destroy_connections(Diagnosis &diagnosis, const std::vector<Wanted> &sockets)
+{
+	std::vector<Wanted> known;
+	std::vector<size_t> places;
+	std::vector<Wanted> unknown;
+	std::vector<size_t> unknown_places;
+	for (size_t i = 0; i < sockets.size(); i++) {
+		bool is_known = sockets[i].cookie != 0;
+		(is_known ? known : unknown).push_back(sockets[i]);
+		(is_known ? places : unknown_places).push_back(i);
+	}
+	std::vector<Found> found = diagnosis.find(unknown);
+	for (size_t i = 0; i < unknown.size(); i++) {
+		if (found[i].state == 0)
+			continue;
+		unknown[i].cookie = found[i].cookie;
+		known.push_back(unknown[i]);
+		places.push_back(unknown_places[i]);
+	}
+	std::vector<bool> destroyed = diagnosis.destroy(known);
+	std::vector<bool> result(sockets.size(), false);
+	for (size_t i = 0; i < known.size(); i++)
+		result[places[i]] = destroyed[i];
+	return result;
+}
+
+} // namespace
+
+// Arguments: netnsFd | undefined, verb, sockets.
+Napi::Value sock_diag(const Napi::CallbackInfo &info)
+{
+	Napi::Env env = info.Env();
+	int netns = info[0].IsUndefined() ? -1 : argument_fd(info[0], "netnsFd");
+	std::string verb = argument_string(info[1], "verb");
+	std::vector<Wanted> sockets = argument_sockets(info[2]);
+	std::vector<uint8_t> told(sockets.size(), 0);
+	Diagnosis diagnosis(env, netns);
+	if (verb == "find") {
+		std::vector<Found> found = diagnosis.find(sockets);
+		std::transform(found.begin(), found.end(), told.begin(), [](const Found &one) { return one.state; });
+	} else if (verb == "destroy") {
+		std::vector<bool> destroyed = destroy_connections(diagnosis, sockets);
+		std::copy(destroyed.begin(), destroyed.end(), told.begin());
+	} else {
+		throw_type(env, "verb", "'find' or 'destroy'");
+	}
+	return bytes_copy(env, told.data(), told.size());
+}
+
+} // namespace addon

@@ -1,0 +1,185 @@
+import type {
+  FlowEnd,
+  KernelBackend,
+  KernelFlow,
+  KernelVerdict,
+  KubeletGroup,
+  OpenPorts,
+  PathEvent,
+  PathKernel,
+  Place,
+} from '../../../src/agent/index.ts';
+import { type Endpoint, formatEndpoint, type NetnsCookie } from '../../../src/mesh/index.ts';
+
+/** The kernel's side of the kernel path, in memory. What a connect would meet there is asked by `answer`. */
+export class FakePathKernel implements PathKernel {
+  /** Every call that changes something, by name, in order. */
+  readonly calls: string[] = [];
+  readonly verdicts = new Map<string, KernelVerdict>();
+  readonly services = new Map<string, readonly KernelBackend[]>();
+  readonly openPorts = new Map<NetnsCookie, OpenPorts>();
+  readonly destroyed: KernelFlow[] = [];
+  /** Verdicts that there is room for. */
+  room = 65_536;
+  beats = 0;
+  kubelet: KubeletGroup | undefined;
+  readonly #epochs = new Map<Place, bigint>([[0n, 1n]]);
+  readonly #on = new Set<NetnsCookie>();
+  readonly #failures = new Map<string, Error[]>();
+  #flows: KernelFlow[] = [];
+  #ends: FlowEnd[] = [];
+  #events: PathEvent[] = [];
+
+  // --- what a test does to the world ----------------------------------------------------------------------------------
+
+  capture(cookie: NetnsCookie): void {
+    this.#epochs.set(cookie, (this.#epochs.get(cookie) ?? 0n) + 1n);
+  }
+
+  /** The next calls of a method fail, one after the other. */
+  fail(method: keyof PathKernel, ...errors: Error[]): void {
+    this.#failures.set(method, errors);
+  }
+
+  begin(flow: KernelFlow): void {
+    this.#flows.push(flow);
+  }
+
+  end(end: FlowEnd): void {
+    this.#flows = this.#flows.filter(
+      ({ client, server }) => !isSame(client, end.client) || !isSame(server, end.server),
+    );
+    this.#ends.push(end);
+  }
+
+  tell(...events: PathEvent[]): void {
+    this.#events.push(...events);
+  }
+
+  /** Which way a connect goes: `local` and `outside` are past the tunnel. */
+  answer(source: NetnsCookie, destination: Endpoint): 'local' | 'outside' | 'tunnel' {
+    const verdict = this.verdicts.get(keyOf(source, destination));
+    if (verdict === undefined || !this.#on.has(source)) return 'tunnel';
+    const isPresent =
+      verdict.sourceEpoch === this.epochOf(source) && verdict.destinationEpoch === this.epochOf(verdict.to);
+    return isPresent ? verdict.kind : 'tunnel';
+  }
+
+  isOn(cookie: NetnsCookie): boolean {
+    return this.#on.has(cookie);
+  }
+
+  // --- PathKernel -------------------------------------------------------------------------------------------------------
+
+  epochOf(place: Place): bigint {
+    return this.#epochs.get(place) ?? 0n;
+  }
+
+  raiseEpoch(place: Place): bigint {
+    this.#called('raiseEpoch', place);
+    const epoch = this.epochOf(place) + 1n;
+    if (this.#epochs.has(place)) this.#epochs.set(place, epoch);
+    return epoch;
+  }
+
+  putVerdict(verdict: KernelVerdict): boolean {
+    this.#called('putVerdict', verdict.source);
+    const key = keyOf(verdict.source, verdict.destination);
+    if (!this.verdicts.has(key) && this.verdicts.size >= this.room) return false;
+    this.verdicts.set(key, verdict);
+    return true;
+  }
+
+  deleteVerdict(source: NetnsCookie, destination: Endpoint): void {
+    this.#called('deleteVerdict', source);
+    this.verdicts.delete(keyOf(source, destination));
+  }
+
+  clearPaths(): void {
+    this.#called('clearPaths', 0n);
+    for (const [place, epoch] of this.#epochs) this.#epochs.set(place, epoch + 1n);
+    this.verdicts.clear();
+    this.services.clear();
+    this.openPorts.clear();
+    this.#on.clear();
+  }
+
+  putService(at: Endpoint, backends: readonly KernelBackend[]): boolean {
+    this.#called('putService', at.port);
+    this.services.set(formatEndpoint(at), backends);
+    return true;
+  }
+
+  deleteService(at: Endpoint): void {
+    this.#called('deleteService', at.port);
+    this.services.delete(formatEndpoint(at));
+  }
+
+  setKernelPath(pod: NetnsCookie, on: boolean): void {
+    this.#called('setKernelPath', pod);
+    if (on && this.#epochs.has(pod)) this.#on.add(pod);
+    else this.#on.delete(pod);
+  }
+
+  setOpenPorts(pod: NetnsCookie, open: OpenPorts | undefined): boolean {
+    this.#called('setOpenPorts', pod);
+    if (!this.#epochs.has(pod)) return false;
+    if (open === undefined) this.openPorts.delete(pod);
+    else this.openPorts.set(pod, open);
+    return true;
+  }
+
+  flows(of?: ReadonlySet<Place>): readonly KernelFlow[] {
+    this.#called('flows', 0n);
+    return this.#flows.filter(({ source, destination }) => of === undefined || of.has(source) || of.has(destination));
+  }
+
+  destroyFlows(flows: readonly KernelFlow[]): number {
+    this.#called('destroyFlows', flows.length);
+    this.destroyed.push(...flows);
+    this.#flows = this.#flows.filter((flow) => !flows.includes(flow));
+    return 2 * flows.length;
+  }
+
+  flowRecords(): readonly FlowEnd[] {
+    const failure = this.#failures.get('flowRecords')?.shift();
+    if (failure !== undefined) throw failure;
+    return this.#ends.splice(0, 2);
+  }
+
+  sweepFlows(): number {
+    return 0;
+  }
+
+  flowCount(): number {
+    return this.#flows.length;
+  }
+
+  beat(): void {
+    this.#called('beat', 0n);
+    this.beats += 1;
+  }
+
+  setKubelet(group: KubeletGroup | undefined): void {
+    this.#called('setKubelet', group?.cgroup ?? 0n);
+    this.kubelet = group;
+  }
+
+  events(): readonly PathEvent[] {
+    return this.#events.splice(0);
+  }
+
+  #called(method: keyof PathKernel, subject: bigint | number): void {
+    this.calls.push(`${method} ${subject}`);
+    const failure = this.#failures.get(method)?.shift();
+    if (failure !== undefined) throw failure;
+  }
+}
+
+function keyOf(source: NetnsCookie, destination: Endpoint): string {
+  return `${source} ${formatEndpoint(destination)}`;
+}
+
+function isSame(a: Endpoint, b: Endpoint): boolean {
+  return a.address === b.address && a.port === b.port;
+}
