@@ -96,6 +96,14 @@ export class RequestClient implements Client {
 }
 
 /** What a peer is answered (wire contract, section 2.4). */
-export function statusOf(reason: EndReason): 400 | 503 {
-  return reason === 'bad-request' ? 400 : 503;
+export function statusOf(reason: EndReason): 400 | 401 | 503 {
+  switch (reason) {
+    case 'bad-request':
+      return 400;
+    case 'policy-denied':
+    case 'policy-changed':
+      return 401;
+    default:
+      return 503;
+  }
 }

@@ -60,6 +60,10 @@ export const END_REASONS = [
   'bad-request',
   /** Inbound: nothing is known by the name that the request asks for, or no port of it (503). */
   'unknown-target',
+  /** Policy lets nobody like this client in (401). */
+  'policy-denied',
+  /** It had been let in, and policy or what it is about has changed since. */
+  'policy-changed',
   'dial-refused',
   'dial-unreachable',
   'dial-timed-out',

@@ -7,46 +7,27 @@ import {
   type TunnelPeer,
 } from '../hbone/index.ts';
 import {
+  type ConnectionFacts,
+  completedFields,
+  connectionFacts,
   type Endpoint,
-  formatEndpoint,
+  type FlowPath,
   identityOf,
+  type KnownConnection,
+  type LineFields,
+  type Party,
   parseSpiffeId,
+  partyOf,
   type ReadModel,
   type Service,
   type SpiffeId,
   type Workload,
 } from '../mesh/index.ts';
-import type { ConnectionRecord } from './open-connection.ts';
+import { decisivePolicy } from '../policy/index.ts';
+import type { ConnectionRecord, Refusal } from './open-connection.ts';
 import type { Followed } from './outbound/attempt.ts';
 
-/**
- * What there is to say of a connection: names and order of wire contract, section 9.2, and `path`, how it travels. What is
- * not known is undefined.
- */
-export type Facts = Readonly<Record<string, string | undefined>>;
-
-type Path = 'tunnel' | 'plain' | 'passthrough';
-
-/** One of the two who are connected, as far as it is known. */
-interface Party {
-  readonly workload: string | undefined;
-  readonly namespace: string | undefined;
-  readonly cluster: string | undefined;
-}
-
-interface Known {
-  readonly direction: 'inbound' | 'outbound';
-  readonly from: Endpoint | undefined;
-  readonly source: Party | undefined;
-  /** Where the connection was led to. */
-  readonly to: Endpoint;
-  readonly authority: string | undefined;
-  readonly service: Service | undefined;
-  readonly destination: Party | undefined;
-  /** Proven: by our certificate and the peer's. Undefined: the connection is not in a tunnel. */
-  readonly identities: { readonly source: SpiffeId; readonly destination: SpiffeId | undefined } | undefined;
-  readonly path: Path | undefined;
-}
+export type Facts = ConnectionFacts;
 
 /** Of a connection that an app of the pod makes. */
 export interface Outgoing {
@@ -57,12 +38,12 @@ export interface Outgoing {
   /** Undefined: it went nowhere. */
   readonly route: Followed | undefined;
   /** Both ends of the session; undefined: there is none. */
-  readonly identities: Known['identities'];
+  readonly identities: KnownConnection['identities'];
 }
 
 export function outboundFacts({ client, destination, source, route, identities }: Outgoing): Facts {
   const led = route?.kind === 'passthrough' ? undefined : route;
-  return factsOf({
+  return connectionFacts({
     direction: 'outbound',
     from: client,
     source: partyOf(source),
@@ -71,8 +52,19 @@ export function outboundFacts({ client, destination, source, route, identities }
     service: led?.service,
     destination: partyOf(led?.workload),
     identities,
-    path: route && (route.kind === 'hbone' ? 'tunnel' : route.kind),
+    path: route && flowPathOf(route),
   });
+}
+
+export function flowPathOf({ kind }: Followed): FlowPath {
+  switch (kind) {
+    case 'hbone':
+      return 'tunnel';
+    case 'self':
+      return 'plain';
+    default:
+      return kind;
+  }
 }
 
 /** Of a connection that comes through the tunnel. */
@@ -91,7 +83,7 @@ export interface Incoming {
 export function tunnelledFacts(incoming: Incoming): Facts {
   const { model, request, peer, client, workload, service } = incoming;
   const known = model.workloadAt(model.settings.network, peer.endpoint.address);
-  return factsOf({
+  return connectionFacts({
     direction: 'inbound',
     from: client.port === 0 ? peer.endpoint : client,
     source: partyOf(known) ?? told(peer.identity, request.headers),
@@ -114,7 +106,7 @@ export interface IncomingPlain {
 }
 
 export function plainFacts({ model, source, destination, workload }: IncomingPlain): Facts {
-  return factsOf({
+  return connectionFacts({
     direction: 'inbound',
     from: source,
     source: partyOf(model?.workloadAt(model.settings.network, source.address)),
@@ -127,47 +119,22 @@ export function plainFacts({ model, source, destination, workload }: IncomingPla
   });
 }
 
-/** The fields of the line `connection complete`. Bytes are counted as the pod sees them that this agent serves. */
-export function completed(facts: Facts, record: Omit<ConnectionRecord, 'facts' | 'refusal'>): LineFields {
-  const { path, ...rest } = facts;
-  const { bytesFromClient, bytesFromServer, durationMs, ended } = record;
-  const isOurs = facts.direction === 'outbound';
-  return {
-    ...rest,
-    bytes_sent: isOurs ? bytesFromClient : bytesFromServer,
-    bytes_recv: isOurs ? bytesFromServer : bytesFromClient,
-    duration: `${Math.round(durationMs)}ms`,
-    error: ended === 'clean' ? undefined : ended,
-    path,
-  };
+type Ended = Pick<ConnectionRecord, 'ended' | 'decision' | 'bytesFromClient' | 'bytesFromServer' | 'durationMs'>;
+
+/** The fields of the line `connection complete`. */
+export function completed(facts: Facts, record: Ended): LineFields {
+  return { ...completedFields(facts, record), ...policyOf(record) };
 }
 
-/** Fields of a line of the log; undefined ones are left out. */
-export type LineFields = Readonly<Record<string, string | number | undefined>>;
-
-function factsOf({ direction, from, source, to, authority, service, destination, identities, path }: Known): Facts {
-  return {
-    'src.addr': from && formatEndpoint(from),
-    'src.workload': source?.workload,
-    'src.namespace': source?.namespace,
-    'src.identity': identities?.source,
-    'src.cluster': source?.cluster,
-    'dst.addr': formatEndpoint(to),
-    'dst.hbone_addr': authority,
-    'dst.service': service?.hostname,
-    'dst.workload': destination?.workload,
-    'dst.namespace': destination?.namespace,
-    'dst.identity': identities?.destination,
-    'dst.cluster': destination?.cluster,
-    direction,
-    path,
-  };
+/** The fields of the line `connection failed`. */
+export function failed({ facts, text }: Refusal, record: Pick<Ended, 'ended' | 'decision'>): LineFields {
+  return { ...facts, reason: record.ended, error: text, ...policyOf(record) };
 }
 
-function partyOf(workload: Workload | undefined): Party | undefined {
-  return (
-    workload && { workload: workload.name, namespace: workload.namespace, cluster: workload.clusterId || undefined }
-  );
+/** Where policy has ended it. */
+function policyOf({ ended, decision }: Pick<Ended, 'ended' | 'decision'>): LineFields {
+  if (ended !== 'policy-denied' && ended !== 'policy-changed') return {};
+  return { policy: decision && decisivePolicy(decision) };
 }
 
 /** Of a peer that the mesh does not know: the namespace is proven, the rest is what it says. */

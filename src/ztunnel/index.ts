@@ -1,15 +1,18 @@
 export type { EndReason, ZtunnelErrorCode } from './errors.ts';
 export { END_REASONS, ZTUNNEL_ERROR_CODES, ZtunnelError } from './errors.ts';
+export type { Backend, Direct } from './outbound/direct.ts';
+export { backendsOf, directTo } from './outbound/direct.ts';
+export type { EndpointCosts } from './outbound/endpoints.ts';
 export type { Log, OriginalDestination, PodSockets, TimeoutFollower, Timeouts } from './ports.ts';
 export { AGENT_PORTS, HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT } from './ports.ts';
 export type { TunnelWorkerData } from './protocol.ts';
-export type { TunnelWorkerStatus } from './seat.ts';
+export type { PathRequest, TunnelWorkerStatus } from './seat.ts';
 export type { TunnelWorkerDeps } from './worker.ts';
 export { runTunnelWorker } from './worker.ts';
 export type {
   ServablePod,
   TunnelWorkersDeps,
   TunnelWorkersOptions,
-  TunnelWorkersStatus,
 } from './workers.ts';
 export { TunnelWorkers } from './workers.ts';
+export type { TunnelWorkersStatus } from './workers-status.ts';

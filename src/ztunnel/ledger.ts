@@ -1,4 +1,16 @@
+import type { Decision, DecisionReason } from '../policy/index.ts';
 import { END_REASONS, type EndReason } from './errors.ts';
+
+/** What policy answers to new connections; the order is the ledger's. */
+export const DECISION_REASONS = [
+  'no-policy',
+  'no-allow-policy',
+  'allowed',
+  'denied',
+  'not-allowed',
+  'unknown-policy',
+  'workload-unknown',
+] as const satisfies readonly DecisionReason[];
 
 const FIELDS = [
   /** 1 while the worker accepts, 0 while it has stopped for want of descriptors. */
@@ -20,6 +32,9 @@ const FIELDS = [
   'sessionsOpen',
   /** Those that never became a session, because one end did not prove to be who it should. */
   'handshakesFailed',
+  /** What dry-run policies would have done; a no of ALLOW policies is a denial. */
+  'dryRunDenies',
+  'dryRunAllows',
   /** Event loop delay of the last second, milliseconds. */
   'delayP50Ms',
   'delayP99Ms',
@@ -43,6 +58,8 @@ export const TOTALS = [
   'inboundPlain',
   'sessionsOpened',
   'handshakesFailed',
+  'dryRunDenies',
+  'dryRunAllows',
 ] as const satisfies readonly Field[];
 export type Total = (typeof TOTALS)[number];
 
@@ -50,8 +67,18 @@ export type Total = (typeof TOTALS)[number];
 export const LEDGER_PODS = 1024;
 
 const ENDED_AT = FIELDS.length;
-const PODS_AT = ENDED_AT + END_REASONS.length;
+const DECIDED_AT = ENDED_AT + END_REASONS.length;
+const PODS_AT = DECIDED_AT + DECISION_REASONS.length;
 const CELLS = PODS_AT + LEDGER_PODS;
+
+/** Places of cells by name: several are written for each connection. */
+const FIELD_AT = placesOf(FIELDS, 0);
+const REASON_AT = placesOf(END_REASONS, ENDED_AT);
+const DECISION_AT = placesOf(DECISION_REASONS, DECIDED_AT);
+
+function placesOf<Name extends string>(names: readonly Name[], from: number): Readonly<Record<Name, number>> {
+  return Object.fromEntries(names.map((name, index) => [name, from + index])) as Record<Name, number>;
+}
 
 /**
  * A worker's numbers in memory that the main thread reads whenever it likes: no message, no waiting. One writer; each cell
@@ -67,24 +94,37 @@ export class Ledger {
   }
 
   get(field: Field): number {
-    return this.#read(FIELDS.indexOf(field));
+    return this.#read(FIELD_AT[field]);
   }
 
   set(field: Field, value: number): void {
-    this.#cells[FIELDS.indexOf(field)] = value;
+    this.#cells[FIELD_AT[field]] = value;
   }
 
   add(field: Field, value: number): void {
-    this.set(field, this.get(field) + value);
+    this.#add(FIELD_AT[field], value);
   }
 
   ended(reason: EndReason): number {
-    return this.#read(ENDED_AT + END_REASONS.indexOf(reason));
+    return this.#read(REASON_AT[reason]);
   }
 
   addEnded(reason: EndReason, count = 1): void {
-    const at = ENDED_AT + END_REASONS.indexOf(reason);
-    this.#cells[at] = this.#read(at) + count;
+    this.#add(REASON_AT[reason], count);
+  }
+
+  decided(reason: DecisionReason): number {
+    return this.#read(DECISION_AT[reason]);
+  }
+
+  addDecided(reason: DecisionReason, count = 1): void {
+    this.#add(DECISION_AT[reason], count);
+  }
+
+  /** What policy has answered, and what dry-run policies would have. */
+  addDecision({ reason, dryRun }: Pick<Decision, 'reason' | 'dryRun'>): void {
+    this.addDecided(reason);
+    for (const { would } of dryRun) this.add(would === 'allow' ? 'dryRunAllows' : 'dryRunDenies', 1);
   }
 
   /** Open connections of the pod on a line. */
@@ -99,8 +139,12 @@ export class Ledger {
   /** Open connections of all pods. */
   totalOpen(): number {
     let ended = 0;
-    for (let at = ENDED_AT; at < PODS_AT; at += 1) ended += this.#read(at);
+    for (let at = ENDED_AT; at < DECIDED_AT; at += 1) ended += this.#read(at);
     return this.get('opened') - ended;
+  }
+
+  #add(at: number, value: number): void {
+    this.#cells[at] = this.#read(at) + value;
   }
 
   #read(at: number): number {

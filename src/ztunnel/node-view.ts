@@ -13,13 +13,20 @@ export class NodeView {
   readonly model = new ReadModel();
   readonly #node: string;
   readonly #waiters = new Set<Waiter>();
+  #version = 0;
 
   constructor(node: string) {
     this.#node = node;
   }
 
+  /** Another number after each update: what was found in the model holds as long as it is the same. */
+  get version(): number {
+    return this.#version;
+  }
+
   apply(update: MeshUpdate): void {
     this.model.apply(update);
+    this.#version += 1;
     for (const waiter of [...this.#waiters]) {
       const workload = this.workloadOf(waiter.pod);
       if (workload !== undefined) waiter.found(workload);

@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import type { TunnelConnection, TunnelStream } from '../hbone/index.ts';
 import type { Endpoint, SpiffeId } from '../mesh/index.ts';
+import type { Decision, Guard } from '../policy/index.ts';
 import type { Client } from './client.ts';
 import {
   type EndReason,
@@ -12,6 +13,7 @@ import {
   reasonOfLeg,
 } from './errors.ts';
 import type { Facts } from './facts.ts';
+import type { FlowSubject } from './flow-log.ts';
 import { type Leg, Relay } from './relay.ts';
 import { resetSocket, SocketLeg } from './socket-leg.ts';
 
@@ -29,7 +31,7 @@ type State =
   | { readonly name: 'relaying'; readonly relay: Relay; readonly by: 'socket' | 'stream' }
   | { readonly name: 'over'; readonly reason: EndReason };
 
-interface Refusal {
+export interface Refusal {
   readonly text: string;
   readonly facts: Facts;
 }
@@ -41,6 +43,10 @@ export interface ConnectionRecord {
   readonly refusal: Refusal | undefined;
   /** What there is to say of one that was relayed; undefined: nobody wants to know. */
   readonly facts: Facts | undefined;
+  /** What it was; undefined: it is not known, or nobody wants to know. */
+  readonly subject: FlowSubject | undefined;
+  /** What policy said last; undefined: it was not asked. */
+  readonly decision: Decision | undefined;
   readonly bytesFromClient: number;
   readonly bytesFromServer: number;
   readonly durationMs: number;
@@ -69,12 +75,15 @@ interface DialOptions {
  */
 export class OpenConnection {
   readonly over: Promise<ConnectionRecord>;
+  /** What its record shall say that it was. */
+  subject: FlowSubject | undefined;
 
   readonly #client: Client;
   readonly #deps: OpenConnectionDeps;
   readonly #since = performance.now();
   #state: State = { name: 'accepted' };
   #descriptors = 0;
+  #guard: Guard | undefined;
   #finish: (record: ConnectionRecord) => void = () => {};
 
   constructor(client: Client, deps: OpenConnectionDeps) {
@@ -89,6 +98,13 @@ export class OpenConnection {
 
   get state(): State['name'] {
     return this.#state.name;
+  }
+
+  /** Policy watches it until its end; undefined: not any more. */
+  guardedBy(guard: Guard | undefined): void {
+    this.#guard?.leave();
+    this.#guard = guard;
+    if (this.#is('over')) guard?.leave();
   }
 
   /**
@@ -244,8 +260,18 @@ export class OpenConnection {
     }: Pick<ConnectionRecord, 'ended' | 'bytesFromClient' | 'bytesFromServer'>,
     { refusal, facts }: { readonly refusal?: Refusal | undefined; readonly facts?: Facts | undefined },
   ): void {
-    const durationMs = performance.now() - this.#since;
-    this.#finish({ ended, refusal, facts, bytesFromClient, bytesFromServer, durationMs });
+    const guard = this.#guard;
+    guard?.leave();
+    this.#finish({
+      ended,
+      refusal,
+      facts,
+      subject: this.subject,
+      decision: guard?.decision,
+      bytesFromClient,
+      bytesFromServer,
+      durationMs: performance.now() - this.#since,
+    });
   }
 
   #is(name: State['name']): boolean {

@@ -1,9 +1,10 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import type { IncomingRequest, TunnelPeer } from '../hbone/index.ts';
-import { formatEndpoint } from '../mesh/index.ts';
+import { type Endpoint, formatEndpoint } from '../mesh/index.ts';
+import type { Decision } from '../policy/index.ts';
 import { type Client, RequestClient, SocketClient } from './client.ts';
 import { type EndReason, errnoOf, ZtunnelError } from './errors.ts';
-import { completed } from './facts.ts';
+import { completed, failed } from './facts.ts';
 import { serveInbound } from './inbound/connection.ts';
 import { serveTunnelled } from './inbound/tunnel.ts';
 import type { Path } from './ledger.ts';
@@ -21,7 +22,7 @@ interface PodProxyDeps {
   readonly timeouts: TimeoutFollower;
   /** Undefined: there is no mesh. */
   readonly mesh: KnownMesh | undefined;
-  readonly log: Pick<WorkerLog, 'debug' | 'warn'>;
+  readonly log: Pick<WorkerLog, 'debug' | 'info' | 'warn'>;
   /** Whether one more descriptor may be held, for a request on an open session. */
   hasOne(): boolean;
   /** So many descriptors more, or fewer, may be held from now on. */
@@ -29,6 +30,10 @@ interface PodProxyDeps {
   opened(): void;
   relayed(path: Path): void;
   ended(record: ConnectionRecord): void;
+  /** What policy answered to a connection to the pod. */
+  decided(decision: Decision): void;
+  /** A connection of the pod has been connected to where no encryption is due. */
+  directly(destination: Endpoint): void;
   session(more: 1 | -1): void;
   handshakeFailed(): void;
   /** The process has no descriptor left, whatever the budget said. */
@@ -45,6 +50,8 @@ interface PodProxyOptions {
   readonly backlog: number;
   /** Each connection is told to the log at its end. */
   readonly logsConnections: boolean;
+  /** Records of connections are wanted. */
+  readonly recordsFlows: boolean;
 }
 
 /** Held at most per leg before its peer is no longer read. */
@@ -133,6 +140,11 @@ export class PodProxy {
     this.#tunnel?.close();
   }
 
+  /** The mesh has changed: ends what policy does not let in any more. */
+  recheck(): void {
+    this.#tunnel?.policy.recheck();
+  }
+
   /** Finds out about resets that nothing else would tell of. */
   probeAll(): void {
     for (const connection of this.#open) connection.probe();
@@ -152,6 +164,7 @@ export class PodProxy {
       {
         mesh,
         sockets,
+        log,
         requested: (request, peer) => this.#requested(tunnel, request, peer),
         refused: (peer, text) =>
           log.warn('peer refused', {
@@ -164,6 +177,7 @@ export class PodProxy {
           this.#deps.session(more);
         },
         handshakeFailed: () => this.#deps.handshakeFailed(),
+        decided: (decision) => this.#deps.decided(decision),
         emptied: () => this.#tellIfEmpty(),
       },
       this.#options.pod,
@@ -189,9 +203,9 @@ export class PodProxy {
       return;
     }
     const connection = this.#register(new SocketClient(socket, this.#beforeEnd));
-    const { sockets, timeouts, relayed } = this.#deps;
-    const { netnsFd, logsConnections } = this.#options;
-    const deps = { sockets, timeouts, netnsFd, tunnel, logsConnections, relayed };
+    const { sockets, timeouts, relayed, directly } = this.#deps;
+    const { netnsFd, logsConnections, recordsFlows } = this.#options;
+    const deps = { sockets, timeouts, netnsFd, tunnel, logsConnections, recordsFlows, relayed, directly };
     this.#serve(
       connection,
       port === OUTBOUND_PORT ? serveOutbound(connection, socket, deps) : serveInbound(connection, socket, deps),
@@ -214,8 +228,8 @@ export class PodProxy {
     const client = new RequestClient(request);
     const connection = this.#register(client);
     const { sockets, relayed } = this.#deps;
-    const { netnsFd, pod, logsConnections } = this.#options;
-    const deps = { sockets, netnsFd, pod, tunnel, logsConnections, relayed };
+    const { netnsFd, pod, logsConnections, recordsFlows } = this.#options;
+    const deps = { sockets, netnsFd, pod, tunnel, logsConnections, recordsFlows, relayed };
     this.#serve(connection, serveTunnelled(connection, { request, peer, client }, deps));
   }
 
@@ -241,10 +255,8 @@ export class PodProxy {
     if (record.ended === 'no-descriptors') this.#deps.outOfDescriptors();
     // Counted first: whoever reads of it in the log finds it in the status.
     this.#deps.ended(record);
-    const { refusal, facts } = record;
-    if (facts !== undefined) this.#deps.log.debug('connection complete', completed(facts, record));
-    if (refusal !== undefined)
-      this.#deps.log.warn('connection failed', { ...refusal.facts, reason: record.ended, error: refusal.text });
+    if (record.facts !== undefined) this.#deps.log.debug('connection complete', completed(record.facts, record));
+    if (record.refusal !== undefined) this.#deps.log.warn('connection failed', failed(record.refusal, record));
     this.#endIfIdle();
     this.#tellIfEmpty();
   }

@@ -11,18 +11,22 @@ import {
   type TunnelTarget,
 } from '../hbone/index.ts';
 import { type Endpoint, identityOf, messageOf, type SpiffeId, type Workload } from '../mesh/index.ts';
+import type { Decision, PolicyBook } from '../policy/index.ts';
 import type { WorkerCertificates } from './certificates.ts';
 import type { NodeView, PodName } from './node-view.ts';
 import type { OpenConnection } from './open-connection.ts';
 import type { EndpointCosts } from './outbound/endpoints.ts';
 import type { RetryBudget } from './outbound/retry-budget.ts';
+import { PodPolicy } from './pod-policy.ts';
 import type { PodSockets } from './ports.ts';
 import { endpointOf } from './socket-address.ts';
 import { resetSocket } from './socket-leg.ts';
+import type { WorkerLog } from './worker-log.ts';
 
 /** What all pods of a worker share of the mesh. */
 export interface KnownMesh {
   readonly view: NodeView;
+  readonly book: PolicyBook;
   readonly certificates: WorkerCertificates;
   readonly costs: EndpointCosts;
   readonly retries: RetryBudget;
@@ -35,6 +39,7 @@ export interface KnownMesh {
 interface PodTunnelDeps {
   readonly mesh: KnownMesh;
   readonly sockets: Pick<PodSockets, 'openOutbound'>;
+  readonly log: Pick<WorkerLog, 'info' | 'warn'>;
   requested(request: IncomingRequest, peer: TunnelPeer): void;
   /** A peer did not become a session. */
   refused(peer: Endpoint | undefined, text: string): void;
@@ -42,6 +47,8 @@ interface PodTunnelDeps {
   sessions(more: 1 | -1): void;
   /** A handshake of ours failed for what one end could not prove. */
   handshakeFailed(): void;
+  /** What policy answered to a connection to the pod. */
+  decided(decision: Decision): void;
   /** Nothing is open any more. */
   emptied(): void;
 }
@@ -57,6 +64,8 @@ export class PodTunnel {
   readonly mesh: KnownMesh;
   /** What the log says when the mesh does not know the pod (wire contract, section 6.1). */
   readonly unknown: string;
+  /** Who may connect to the pod. */
+  readonly policy: PodPolicy;
   readonly #deps: PodTunnelDeps;
   readonly #pod: PodName;
   readonly #netnsFd: number;
@@ -72,6 +81,9 @@ export class PodTunnel {
   /** Of peers who have connected before the pod's workload is known. */
   readonly #waiting = new Set<Socket>();
   #state: State = 'open';
+  /** What `ownWorkload` found, and in which version of the mesh. */
+  #own: Workload | undefined;
+  #ownVersion = -1;
 
   constructor(deps: PodTunnelDeps, pod: PodName, netnsFd: number) {
     this.mesh = deps.mesh;
@@ -79,7 +91,14 @@ export class PodTunnel {
     this.#deps = deps;
     this.#pod = pod;
     this.#netnsFd = netnsFd;
-    const { certificates, poolIdleMs, session } = deps.mesh;
+    const { view, book, certificates, poolIdleMs, session } = deps.mesh;
+    this.policy = new PodPolicy({
+      view,
+      book,
+      log: deps.log,
+      workload: () => this.ownWorkload,
+      decided: (decision) => deps.decided(decision),
+    });
     this.#pool = new TunnelPool(
       { certificates, open: (nextHop) => this.#open(nextHop), now: () => performance.now() },
       { idleMs: poolIdleMs, session },
@@ -93,14 +112,19 @@ export class PodTunnel {
 
   /** The pod's own workload, if it is known. */
   get ownWorkload(): Workload | undefined {
-    return this.mesh.view.workloadOf(this.#pod);
+    const { view } = this.mesh;
+    if (this.#ownVersion !== view.version) {
+      this.#own = view.workloadOf(this.#pod);
+      this.#ownVersion = view.version;
+    }
+    return this.#own;
   }
 
   /** The pod's own workload; undefined: it is not known in time, or the connection is over. */
   async workload(connection: OpenConnection): Promise<Workload | undefined> {
     const { view } = this.mesh;
     return (
-      view.workloadOf(this.#pod) ??
+      this.ownWorkload ??
       (await connection.wait((found: (workload: Workload) => void) => view.whenKnown(this.#pod, found), MESH_WAIT_MS))
     );
   }

@@ -13,6 +13,8 @@ export interface Timeouts {
 /** What a captured client asked for. */
 export interface OriginalDestination {
   readonly endpoint: Endpoint;
+  /** Where `endpoint` is a service: the endpoint that the kernel has drawn for it by the published weights. Undefined: none. */
+  readonly picked: Endpoint | undefined;
   /** It had bound its source address itself. */
   readonly boundSource: boolean;
   /** Undefined: it had set nothing. */

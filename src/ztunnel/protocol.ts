@@ -1,5 +1,5 @@
 import type { SessionOptions } from '../hbone/index.ts';
-import type { CertificateChange, MeshUpdate, SpiffeId } from '../mesh/index.ts';
+import type { CertificateChange, Endpoint, FlowRecord, MeshUpdate, SpiffeId } from '../mesh/index.ts';
 import type { ZtunnelErrorCode } from './errors.ts';
 import type { PodName } from './node-view.ts';
 import type { LogLine } from './worker-log.ts';
@@ -21,6 +21,10 @@ export interface WorkerMesh {
   readonly poolIdleMs: number;
   /** Of every session, of both ends. */
   readonly session: SessionOptions;
+  /** The main thread wants `path` messages. */
+  readonly asksForPaths: boolean;
+  /** The main thread wants `flows` messages. */
+  readonly recordsFlows: boolean;
 }
 
 /** What a worker is born with. */
@@ -58,8 +62,9 @@ export type ToWorker =
   | { readonly kind: 'stop-accepting'; readonly id: number; readonly cookie: string }
   | { readonly kind: 'drop'; readonly id: number; readonly cookie: string }
   | { readonly kind: 'drain'; readonly id: number; readonly deadlineMs: number }
+  /** Done when it is in force, and what it forbids has been reset. `id` 0: nobody waits for that. */
+  | { readonly kind: 'mesh'; readonly id: number; readonly update: MeshUpdate }
   /** Not answered. */
-  | { readonly kind: 'mesh'; readonly update: MeshUpdate }
   | { readonly kind: 'certificate'; readonly change: CertificateChange };
 
 /** What is answered by `done` or `failed`. */
@@ -80,6 +85,13 @@ export type FromWorker =
   | { readonly kind: 'left'; readonly cookie: string; readonly served: number }
   /** A connection waits for a certificate. */
   | { readonly kind: 'certificate-wanted'; readonly identity: SpiffeId }
+  /**
+   * A connection of the pod has been connected to a pod of this node, or to a destination that takes no tunnel: the next ones
+   * might need no agent. At most once a second for each destination.
+   */
+  | { readonly kind: 'path'; readonly cookie: string; readonly destination: Endpoint }
+  /** Connections that have ended, and how many more for which there was no room. */
+  | { readonly kind: 'flows'; readonly records: readonly FlowRecord[]; readonly dropped: number }
   | { readonly kind: 'log'; readonly line: LogLine }
   /** A connection met a fault of our own. */
   | { readonly kind: 'fault'; readonly message: string; readonly stack: string | undefined }

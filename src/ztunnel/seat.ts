@@ -1,8 +1,9 @@
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import type { NetnsCookie, SpiffeId } from '../mesh/index.ts';
+import type { Endpoint, FlowRecord, NetnsCookie, SpiffeId } from '../mesh/index.ts';
+import type { DecisionReason } from '../policy/index.ts';
 import { END_REASONS, type EndReason, ZtunnelError } from './errors.ts';
-import { Ledger, TOTALS, type Total } from './ledger.ts';
+import { DECISION_REASONS, Ledger, TOTALS, type Total } from './ledger.ts';
 import type { PodName } from './node-view.ts';
 import type { Log } from './ports.ts';
 import type { FromWorker, HandedListener, Question, ToWorker, TunnelWorkerData, WorkerMesh } from './protocol.ts';
@@ -36,12 +37,22 @@ export interface SeatDeps {
   /** Gives a new worker, or one that has room again, every pod, or the one that has room again in its share. */
   handOver(seat: Seat, cookie?: NetnsCookie): Promise<void>;
   /** What a new worker must know before anything else. */
-  greeting(): readonly Feed[];
+  greeting(): readonly ToWorker[];
   /** The worker will use the pod's namespace, or has no more use for it. */
   uses(seat: Seat, cookie: NetnsCookie): void;
   left(seat: Seat, cookie: NetnsCookie): void;
   /** A connection of the worker waits for a certificate. */
   wantCertificate(identity: SpiffeId): void;
+  /** See `path` and `flows` in protocol.ts. */
+  pathWanted(request: PathRequest): void;
+  flowsEnded(records: readonly FlowRecord[], dropped: number): void;
+}
+
+/** Whether further connections of a pod to a destination need an agent. */
+export interface PathRequest {
+  readonly source: NetnsCookie;
+  /** The endpoint that was connected to; of a service, the one that was chosen. */
+  readonly destination: Endpoint;
 }
 
 interface SeatOptions {
@@ -185,6 +196,10 @@ export class Seat {
     return this.#before.ended(reason) + (this.#ledger?.ended(reason) ?? 0);
   }
 
+  decided(reason: DecisionReason): number {
+    return this.#before.decided(reason) + (this.#ledger?.decided(reason) ?? 0);
+  }
+
   openOn(line: number): number {
     return this.#ledger?.open(line) ?? 0;
   }
@@ -292,6 +307,12 @@ export class Seat {
       case 'certificate-wanted':
         this.#deps.wantCertificate(message.identity);
         break;
+      case 'path':
+        this.#deps.pathWanted({ source: BigInt(message.cookie) as NetnsCookie, destination: message.destination });
+        break;
+      case 'flows':
+        this.#deps.flowsEnded(message.records, message.dropped);
+        break;
       case 'log':
         this.#deps.log[message.line.level]({ worker: this.slot, ...message.line.fields }, message.line.message);
         break;
@@ -367,6 +388,7 @@ export class Seat {
   #keepTotals(ledger: Ledger): void {
     for (const field of TOTALS) this.#before.add(field, ledger.get(field));
     for (const reason of END_REASONS) this.#before.addEnded(reason, ledger.ended(reason));
+    for (const reason of DECISION_REASONS) this.#before.addDecided(reason, ledger.decided(reason));
     this.#before.addEnded('worker-ended', ledger.totalOpen());
   }
 

@@ -1,9 +1,13 @@
+import type { NetnsCookie } from '../mesh/index.ts';
 import type { PodName } from './node-view.ts';
+import type { PathRequests } from './path-requests.ts';
 import type { PodProxy } from './pod-proxy.ts';
 
 /** A pod's network namespace in a worker: what is new in it is its proxy's, and former ones may have something open. */
 export class ServedPod {
   readonly cookie: string;
+  /** The same as a number. */
+  readonly netns: NetnsCookie;
   /** Its line in the ledger. */
   readonly line: number;
   /** The last `serve` of it. */
@@ -13,6 +17,8 @@ export class ServedPod {
   /** False once the main thread has said stop; room in the budget does not change that. */
   wanted = false;
   listeners = 0;
+  /** Undefined: nobody wants to know. */
+  paths: PathRequests | undefined;
   /** `held`: it has its share of the places; `asking`: there is room in it again and the main thread knows. */
   share: 'open' | 'held' | 'asking' = 'open';
   readonly #makeProxy: (served: ServedPod, pod: PodName) => PodProxy;
@@ -30,6 +36,7 @@ export class ServedPod {
     idle: (served: ServedPod) => void,
   ) {
     this.cookie = cookie;
+    this.netns = BigInt(cookie) as NetnsCookie;
     this.line = line;
     this.#makeProxy = makeProxy;
     this.#idle = idle;

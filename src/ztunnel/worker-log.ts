@@ -6,7 +6,7 @@ export interface LogLine {
   readonly fields: Readonly<Record<string, string | number>>;
 }
 
-const MOST_IN_A_SECOND = { warn: 10, debug: 1000 } as const;
+const MOST_IN_A_SECOND = { warn: 10, info: 10, debug: 1000 } as const;
 type Level = keyof typeof MOST_IN_A_SECOND;
 
 /** Peers choose some of the texts. */
@@ -25,6 +25,11 @@ export class WorkerLog {
   /** @param message its kind: a fixed text */
   warn(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
     this.#say('warn', message, fields);
+  }
+
+  /** As `warn`, where nothing is wrong. */
+  info(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
+    this.#say('info', message, fields);
   }
 
   /** As `warn`, for those who want to know everything. */

@@ -1,15 +1,19 @@
 import { closeSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import type { MessagePort } from 'node:worker_threads';
+import type { MeshUpdate } from '../mesh/index.ts';
+import { PolicyBook } from '../policy/index.ts';
 import { WorkerCertificates } from './certificates.ts';
 import { DescriptorBudget } from './descriptors.ts';
 import { ZtunnelError } from './errors.ts';
+import { FlowLog } from './flow-log.ts';
 import { LEDGER_PODS, Ledger } from './ledger.ts';
 import type { PodName } from './node-view.ts';
 import { NodeView } from './node-view.ts';
 import type { ConnectionRecord } from './open-connection.ts';
 import { EndpointCosts } from './outbound/endpoints.ts';
 import { RetryBudget } from './outbound/retry-budget.ts';
+import { PathRequests } from './path-requests.ts';
 import { PodProxy } from './pod-proxy.ts';
 import type { KnownMesh } from './pod-tunnel.ts';
 import type { PodSockets, TimeoutFollower } from './ports.ts';
@@ -21,6 +25,8 @@ import { WorkerLog } from './worker-log.ts';
 const PROBE_MS = 250;
 const SECOND_MS = 1000;
 const NANOSECONDS_PER_MS = 1e6;
+
+type PodQuestion = Exclude<Question, { kind: 'mesh' }>;
 
 export interface TunnelWorkerDeps {
   readonly port: MessagePort;
@@ -39,6 +45,7 @@ class TunnelWorker {
   readonly #budget: DescriptorBudget;
   readonly #log: WorkerLog;
   readonly #mesh: KnownMesh | undefined;
+  readonly #flows: FlowLog;
   readonly #pods = new Map<string, ServedPod>();
   /** How many of them are wanted. */
   #wanted = 0;
@@ -57,6 +64,7 @@ class TunnelWorker {
     this.#budget = new DescriptorBudget(data.descriptorLimit);
     this.#log = new WorkerLog((line) => this.#send({ kind: 'log', line }));
     this.#mesh = this.#knownMesh();
+    this.#flows = new FlowLog((records, dropped) => this.#send({ kind: 'flows', records, dropped }));
     this.#ledger.set('accepting', 1);
     this.#delay.enable();
     this.#probeTimer = setInterval(() => this.#probe(), PROBE_MS).unref();
@@ -77,8 +85,10 @@ class TunnelWorker {
   #knownMesh(): KnownMesh | undefined {
     const { mesh, slot } = this.#data;
     if (mesh === undefined) return undefined;
+    const view = new NodeView(mesh.node);
     return {
-      view: new NodeView(mesh.node),
+      view,
+      book: new PolicyBook(view.model),
       certificates: new WorkerCertificates({
         want: (identity) => this.#send({ kind: 'certificate-wanted', identity }),
       }),
@@ -92,7 +102,8 @@ class TunnelWorker {
   #heard(message: ToWorker): void {
     switch (message.kind) {
       case 'mesh':
-        this.#mesh?.view.apply(message.update);
+        this.#updateMesh(message.update);
+        this.#send({ kind: 'done', id: message.id });
         break;
       case 'certificate':
         this.#mesh?.certificates.apply(message.change);
@@ -102,7 +113,13 @@ class TunnelWorker {
     }
   }
 
-  async #answer(message: Question): Promise<void> {
+  /** A fault here ends the worker: better that than connections that nobody has judged. */
+  #updateMesh(update: MeshUpdate): void {
+    this.#mesh?.view.apply(update);
+    for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.recheck();
+  }
+
+  async #answer(message: PodQuestion): Promise<void> {
     try {
       await this.#do(message);
       this.#send({ kind: 'done', id: message.id });
@@ -112,7 +129,7 @@ class TunnelWorker {
     }
   }
 
-  async #do(message: Question): Promise<void> {
+  async #do(message: PodQuestion): Promise<void> {
     switch (message.kind) {
       case 'serve':
         return await this.#serve(message);
@@ -158,6 +175,9 @@ class TunnelWorker {
       (served, name) => this.#createProxy(served, name, message.netnsFd),
       (served) => this.#forgetIfIdle(served),
     );
+    const { cookie } = message;
+    if (this.#data.mesh?.asksForPaths === true)
+      pod.paths = new PathRequests((destination) => this.#send({ kind: 'path', cookie, destination }));
     this.#pods.set(message.cookie, pod);
     return pod;
   }
@@ -174,12 +194,20 @@ class TunnelWorker {
         opened: () => this.#opened(pod),
         relayed: (path) => this.#ledger.add(path, 1),
         ended: (record) => this.#ended(pod, record),
+        decided: (decision) => this.#ledger.addDecision(decision),
+        directly: (destination) => pod.paths?.want(destination),
         session: (more) => this.#countSession(more),
         handshakeFailed: () => this.#ledger.add('handshakesFailed', 1),
         outOfDescriptors: () => this.#starve(),
         failed: (error) => this.#send({ kind: 'fault', ...describe(error) }),
       },
-      { pod: name, netnsFd, backlog: this.#data.backlog, logsConnections: this.#data.logsConnections },
+      {
+        pod: name,
+        netnsFd,
+        backlog: this.#data.backlog,
+        logsConnections: this.#data.logsConnections,
+        recordsFlows: this.#data.mesh?.recordsFlows ?? false,
+      },
     );
   }
 
@@ -216,6 +244,7 @@ class TunnelWorker {
     clearInterval(this.#probeTimer);
     clearInterval(this.#secondTimer);
     this.#delay.disable();
+    this.#flows.flush();
   }
 
   #opened(pod: ServedPod): void {
@@ -240,6 +269,7 @@ class TunnelWorker {
     this.#ledger.addEnded(record.ended);
     this.#ledger.add('bytesFromClients', record.bytesFromClient);
     this.#ledger.add('bytesFromServers', record.bytesFromServer);
+    this.#flows.add(pod.netns, record);
     this.#count(pod);
   }
 
@@ -331,6 +361,7 @@ class TunnelWorker {
   #probe(): void {
     for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.probeAll();
     this.#deps.timeouts.pollTimeouts();
+    this.#flows.flush();
   }
 
   #everySecond(): void {
@@ -342,7 +373,10 @@ class TunnelWorker {
     this.#delay.reset();
     // Also while asking: the main thread may have had no descriptor to give.
     if ((this.#accepting === 'stopped' || this.#accepting === 'asking') && this.#budget.hasRoom) this.#ask();
-    for (const pod of this.#pods.values()) if (pod.share !== 'open') this.#askIfRoom(pod);
+    for (const pod of this.#pods.values()) {
+      pod.paths?.nextSecond();
+      if (pod.share !== 'open') this.#askIfRoom(pod);
+    }
   }
 
   #send(message: FromWorker): void {

@@ -1,13 +1,22 @@
 import { closeSync, fstatSync } from 'node:fs';
-import type { Certificate, CertificateChange, MeshUpdate, NetnsCookie, Pod, SpiffeId } from '../mesh/index.ts';
-import { END_REASONS, type EndReason, ZtunnelError } from './errors.ts';
+import type {
+  Certificate,
+  CertificateChange,
+  FlowRecord,
+  MeshUpdate,
+  NetnsCookie,
+  Pod,
+  SpiffeId,
+} from '../mesh/index.ts';
+import { ZtunnelError } from './errors.ts';
 import { LEDGER_PODS } from './ledger.ts';
 import { Namespaces } from './namespaces.ts';
 import type { PodName } from './node-view.ts';
 import { EndpointCosts } from './outbound/endpoints.ts';
 import type { Log } from './ports.ts';
-import type { HandedListener, WorkerMesh } from './protocol.ts';
-import { type Feed, Seat, type TunnelWorkerStatus } from './seat.ts';
+import type { HandedListener, ToWorker, WorkerMesh } from './protocol.ts';
+import { type Feed, type PathRequest, Seat } from './seat.ts';
+import { statusOf, type TunnelWorkersStatus } from './workers-status.ts';
 
 export interface TunnelWorkersDeps {
   readonly log: Log;
@@ -17,6 +26,16 @@ export interface TunnelWorkersDeps {
   meshSnapshot(): MeshUpdate;
   /** A connection waits for it; what becomes of it is told by `updateCertificate`. */
   wantCertificate(identity: SpiffeId): void;
+  /**
+   * A pod's connection has been connected to a pod of this node, or to what takes no tunnel: at most once a second for each
+   * destination and worker. Undefined: workers do not ask.
+   */
+  pathWanted?(request: PathRequest): void;
+  /**
+   * Connections that have ended, in batches of at most 256 each 250 ms and worker, and how many more there were. Undefined:
+   * nobody wants to know, so nothing is written down.
+   */
+  flowsEnded?(records: readonly FlowRecord[], dropped: number): void;
 }
 
 export interface TunnelWorkersOptions {
@@ -53,63 +72,11 @@ export interface ServablePod {
   readonly listeners: ReadonlyArray<{ readonly port: number; readonly slot: number; readonly fd: number }>;
 }
 
-export interface TunnelWorkersStatus {
-  readonly workers: readonly TunnelWorkerStatus[];
-  readonly openConnections: ReadonlyMap<NetnsCookie, number>;
-  readonly totals: {
-    readonly accepted: number;
-    readonly closed: number;
-    /** Accepted, but there was no other leg. */
-    readonly failed: number;
-    /** Accepted without an original destination, so reset. */
-    readonly unattributed: number;
-    readonly bytesFromClients: number;
-    readonly bytesFromServers: number;
-  };
-  /** How many connections ended for which reason, since the start. */
-  readonly ended: Readonly<Record<EndReason, number>>;
-  /** How many connections were relayed on which path, since the start. */
-  readonly paths: {
-    /** `plain`: to a workload that takes no tunnel; `passthrough`: to what is not of the mesh. */
-    readonly outbound: { readonly tunnel: number; readonly plain: number; readonly passthrough: number };
-    readonly inbound: { readonly tunnel: number; readonly plain: number };
-  };
-  /** TCP connections of the tunnel's sessions, of both directions. */
-  readonly sessions: {
-    readonly open: number;
-    readonly opened: number;
-    /** One end did not prove to be who it should, or could not. */
-    readonly handshakesFailed: number;
-  };
-  readonly descriptors: { readonly open: number; readonly limit: number };
-}
-
 const DEFAULT_BACKLOG = 4096;
 
 const POOL_IDLE_MS = 300_000;
 const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 20_000;
-
-/** Reasons of connections that never had another leg. */
-const NEVER_CONNECTED: readonly EndReason[] = [
-  'mesh-unknown',
-  'no-endpoint',
-  'unknown-waypoint',
-  'other-network',
-  'bad-request',
-  'unknown-target',
-  'dial-refused',
-  'dial-unreachable',
-  'dial-timed-out',
-  'dial-failed',
-  'tunnel-refused',
-  'tunnel-unreachable',
-  'tunnel-timed-out',
-  'tunnel-tls',
-  'tunnel-identity',
-  'tunnel-peer-identity',
-  'no-descriptors',
-];
 
 interface Known {
   readonly name: PodName;
@@ -133,6 +100,7 @@ export class TunnelWorkers {
   readonly #namespaces: Namespaces;
   /** The current ones, for new workers. */
   readonly #certificates = new Map<SpiffeId, Certificate>();
+  readonly #costs: EndpointCosts | undefined;
   #isMeshKnown = false;
   #shutdown: Promise<void> | undefined;
 
@@ -141,7 +109,8 @@ export class TunnelWorkers {
     this.#options = options;
     const descriptorLimit = Math.floor((options.descriptorLimit - options.descriptorReserve) / options.workers);
     this.#namespaces = new Namespaces(deps.duplicate);
-    const mesh = workerMesh(options);
+    const mesh = workerMesh(options, deps);
+    this.#costs = mesh && new EndpointCosts({ memory: mesh.endpointCosts, worker: undefined });
     this.#seats = Array.from(
       { length: options.workers },
       (_, slot) =>
@@ -153,6 +122,8 @@ export class TunnelWorkers {
             uses: (seat, cookie) => this.#namespaces.use(cookie, seat.slot),
             left: (seat, cookie) => this.#namespaces.leave(cookie, seat.slot),
             wantCertificate: (identity) => deps.wantCertificate(identity),
+            pathWanted: (request) => deps.pathWanted?.(request),
+            flowsEnded: (records, dropped) => deps.flowsEnded?.(records, dropped),
           },
           {
             entry: options.entry,
@@ -207,10 +178,19 @@ export class TunnelWorkers {
     for (const seat of this.#seats) seat.forget(cookie);
   }
 
-  /** What has changed in the mesh; the first update is complete. */
-  updateMesh(update: MeshUpdate): void {
+  /** What endpoints cost, as all workers know it; undefined: there is no mesh. */
+  get endpointCosts(): EndpointCosts | undefined {
+    return this.#costs;
+  }
+
+  /**
+   * What has changed in the mesh; the first update is complete. Resolves when it is in force in every worker, and what it
+   * forbids has been reset; a worker that ends meanwhile has nothing left to reset.
+   */
+  async updateMesh(update: MeshUpdate): Promise<void> {
     this.#isMeshKnown ||= update.complete;
-    this.#feed({ kind: 'mesh', update });
+    if (this.#options.mesh === undefined) return;
+    await Promise.all(this.#seats.map((seat) => seat.tell({ kind: 'mesh', update })));
   }
 
   /** What became of a certificate of one of the node's identities. */
@@ -226,43 +206,8 @@ export class TunnelWorkers {
       const open = this.#openOn(line);
       if (open > 0 || this.#pods.has(cookie)) openConnections.set(cookie, open);
     }
-    const ended = Object.fromEntries(
-      END_REASONS.map((reason) => [reason, this.#sum((seat) => seat.ended(reason))]),
-    ) as Record<EndReason, number>;
-    const workers = this.#seats.map((seat) => seat.status());
-    return {
-      workers,
-      openConnections,
-      totals: {
-        accepted: this.#sum((seat) => seat.total('opened')),
-        closed: END_REASONS.reduce((sum, reason) => sum + ended[reason], 0),
-        failed: NEVER_CONNECTED.reduce((sum, reason) => sum + ended[reason], 0),
-        unattributed: ended['no-original-destination'],
-        bytesFromClients: this.#sum((seat) => seat.total('bytesFromClients')),
-        bytesFromServers: this.#sum((seat) => seat.total('bytesFromServers')),
-      },
-      ended,
-      paths: {
-        outbound: {
-          tunnel: this.#sum((seat) => seat.total('outboundTunnel')),
-          plain: this.#sum((seat) => seat.total('outboundPlain')),
-          passthrough: this.#sum((seat) => seat.total('outboundPassthrough')),
-        },
-        inbound: {
-          tunnel: this.#sum((seat) => seat.total('inboundTunnel')),
-          plain: this.#sum((seat) => seat.total('inboundPlain')),
-        },
-      },
-      sessions: {
-        open: this.#sum((seat) => seat.openSessions),
-        opened: this.#sum((seat) => seat.total('sessionsOpened')),
-        handshakesFailed: this.#sum((seat) => seat.total('handshakesFailed')),
-      },
-      descriptors: {
-        open: workers.reduce((sum, { descriptors }) => sum + descriptors.open, 0),
-        limit: this.#options.descriptorLimit - this.#options.descriptorReserve,
-      },
-    };
+    const limit = this.#options.descriptorLimit - this.#options.descriptorReserve;
+    return statusOf(this.#seats, openConnections, limit);
   }
 
   /** Stops accepting, waits at most `deadlineMs` for open connections, resets the rest, ends the workers. Idempotent. */
@@ -279,12 +224,14 @@ export class TunnelWorkers {
     for (const seat of this.#seats) seat.feed(message);
   }
 
-  #greeting(): Feed[] {
+  #greeting(): ToWorker[] {
     if (!this.#isMeshKnown) return [];
     const certificates = [...this.#certificates.values()];
     return [
-      { kind: 'mesh', update: this.#deps.meshSnapshot() },
-      ...certificates.map((certificate): Feed => ({ kind: 'certificate', change: { kind: 'issued', certificate } })),
+      { kind: 'mesh', id: 0, update: this.#deps.meshSnapshot() },
+      ...certificates.map(
+        (certificate): ToWorker => ({ kind: 'certificate', change: { kind: 'issued', certificate } }),
+      ),
     ];
   }
 
@@ -339,15 +286,14 @@ export class TunnelWorkers {
   }
 
   #openOn(line: number): number {
-    return line < LEDGER_PODS ? this.#sum((seat) => seat.openOn(line)) : 0;
-  }
-
-  #sum(of: (seat: Seat) => number): number {
-    return this.#seats.reduce((sum, seat) => sum + of(seat), 0);
+    return line < LEDGER_PODS ? this.#seats.reduce((sum, seat) => sum + seat.openOn(line), 0) : 0;
   }
 }
 
-function workerMesh({ mesh, workers }: TunnelWorkersOptions): WorkerMesh | undefined {
+function workerMesh(
+  { mesh, workers }: TunnelWorkersOptions,
+  { pathWanted, flowsEnded }: TunnelWorkersDeps,
+): WorkerMesh | undefined {
   if (mesh === undefined) return undefined;
   return {
     node: mesh.node,
@@ -358,5 +304,7 @@ function workerMesh({ mesh, workers }: TunnelWorkersOptions): WorkerMesh | undef
       pingIntervalMs: mesh.pingIntervalMs ?? PING_INTERVAL_MS,
       pingTimeoutMs: mesh.pingTimeoutMs ?? PING_TIMEOUT_MS,
     },
+    asksForPaths: pathWanted !== undefined,
+    recordsFlows: flowsEnded !== undefined,
   };
 }

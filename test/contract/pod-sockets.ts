@@ -79,6 +79,7 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
     const led = keep(await subject.ledClient(asked, false));
     t.deepEqual(subject.sockets.originalDestination(led.accepted), {
       endpoint: asked,
+      picked: undefined,
       boundSource: false,
       timeouts: undefined,
     });
@@ -89,6 +90,7 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
     const led = keep(await subject.ledClient(asked, true));
     t.deepEqual(subject.sockets.originalDestination(led.accepted), {
       endpoint: asked,
+      picked: undefined,
       boundSource: true,
       timeouts: undefined,
     });

@@ -21,6 +21,8 @@ const meshSnapshot = (): MeshUpdate => ({
   workloads: [],
   services: [],
   removed: [],
+  policies: [],
+  removedPolicies: [],
   settings: undefined,
 });
 const port = 8080;

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import type { Endpoint } from '../../mesh/index.ts';
+import type { Permit } from '../../policy/index.ts';
 import { type Failure, failure, failureOfDial } from '../errors.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodSockets } from '../ports.ts';
@@ -12,8 +13,16 @@ interface AppDeps {
 /** Wire contract, section 1.2. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** Connects to the app, which will see the client as its peer. */
+/** Of an agent without a mesh: nobody has any policy. */
+export const NO_MESH: unique symbol = Symbol('no mesh');
+
+/**
+ * Connects to the app, which will see the client as its peer.
+ *
+ * @param _permit the proof that policy lets the connection in
+ */
 export async function dialApp(
+  _permit: Permit | typeof NO_MESH,
   connection: OpenConnection,
   app: Endpoint,
   client: Endpoint,

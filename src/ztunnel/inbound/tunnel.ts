@@ -7,10 +7,11 @@ import {
   parseForwarded,
   type TunnelPeer,
 } from '../../hbone/index.ts';
-import type { Endpoint, Service, Workload } from '../../mesh/index.ts';
+import { type Endpoint, identityOf, type Service, type Workload } from '../../mesh/index.ts';
 import type { RequestClient } from '../client.ts';
 import { failure } from '../errors.ts';
 import { type Facts, tunnelledFacts } from '../facts.ts';
+import type { FlowSubject } from '../flow-log.ts';
 import type { Path } from '../ledger.ts';
 import type { PodName } from '../node-view.ts';
 import type { OpenConnection } from '../open-connection.ts';
@@ -27,6 +28,8 @@ export interface TunnelledDeps {
   readonly tunnel: PodTunnel;
   /** It is told to the log at its end. */
   readonly logsConnections: boolean;
+  /** Its record is wanted. */
+  readonly recordsFlows: boolean;
   /** It is relayed from now on. */
   relayed(path: Path): void;
 }
@@ -42,22 +45,44 @@ export interface Arrived {
 export async function serveTunnelled(connection: OpenConnection, arrived: Arrived, deps: TunnelledDeps): Promise<void> {
   const { request, peer, client } = arrived;
   const { tunnel, logsConnections } = deps;
-  const workload = await tunnel.workload(connection);
+  const workload = tunnel.ownWorkload ?? (await tunnel.workload(connection));
   const forwarded = forwardedOf(request);
   const target = targetFor(arrived, workload, forwarded.host, deps);
   const source = sourceOf(peer, forwarded.for);
-  const facts = (service?: Service): Facts => factsOf(arrived, source, workload, service, tunnel);
+  const app = { address: peer.local.address, port: target.kind === 'target' ? target.port : peer.local.port };
+  const service = target.kind === 'target' ? target.service : undefined;
+  if (deps.recordsFlows) connection.subject = subjectOf(peer, source, app, workload, service);
+  const facts = (): Facts => factsOf(arrived, source, workload, service, tunnel);
   if (target.kind === 'refuse') return connection.refuse(failure(target.reason, target.text), facts());
 
-  // A Permit will be asked for here: the peer and the target are known, and nothing has been done yet.
+  const asker = { identity: peer.identity, client: source.port === 0 ? peer.endpoint : source, destination: app };
+  const admitted = tunnel.policy.admit(connection, asker);
+  if ('denied' in admitted) return connection.refuse(admitted.denied, facts());
 
-  const app = { address: peer.local.address, port: target.port };
-  const failed = await dialApp(connection, app, source, deps);
-  if (failed !== undefined) return connection.refuse(failed, facts(target.service));
+  const failed = await dialApp(admitted.permit, connection, app, source, deps);
+  if (failed !== undefined) return connection.refuse(failed, facts());
 
   client.answerWith(answerOf(workload));
   deps.relayed('inboundTunnel');
-  await connection.relay(logsConnections ? facts(target.service) : undefined);
+  await connection.relay(logsConnections ? facts() : undefined);
+}
+
+function subjectOf(
+  { identity }: TunnelPeer,
+  client: Endpoint,
+  server: Endpoint,
+  workload: Workload | undefined,
+  service: Service | undefined,
+): FlowSubject {
+  return {
+    direction: 'inbound',
+    path: 'tunnel',
+    client,
+    server,
+    sourceIdentity: identity,
+    destinationIdentity: workload && identityOf(workload),
+    service: service?.hostname,
+  };
 }
 
 function targetFor(

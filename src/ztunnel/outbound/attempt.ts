@@ -1,19 +1,23 @@
 import type { Socket } from 'node:net';
 import { connectHeaders } from '../../hbone/index.ts';
 import { type Endpoint, familyOf, identityOf, type SpiffeId, type Workload } from '../../mesh/index.ts';
+import type { Permit } from '../../policy/index.ts';
 import { type Failure, failure, failureOfDial } from '../errors.ts';
 import { type Facts, outboundFacts } from '../facts.ts';
 import type { Path } from '../ledger.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
 import type { PodSockets, TimeoutFollower, Timeouts } from '../ports.ts';
-import { endpointOf } from '../socket-address.ts';
 import type { Route } from './route.ts';
 
 /** What a captured client asked for, and how. */
 export interface Captured {
   readonly client: Socket;
+  /** The client's own address and port; undefined: it is gone. */
+  readonly from: Endpoint | undefined;
   readonly destination: Endpoint;
+  /** See `OriginalDestination`. */
+  readonly picked: Endpoint | undefined;
   /** It had bound its source address itself. */
   readonly boundSource: boolean;
   readonly timeouts: Timeouts | undefined;
@@ -64,6 +68,7 @@ export function pathOf(route: Followed): Path {
     case 'passthrough':
       return 'outboundPassthrough';
     case 'plain':
+    case 'self':
       return 'outboundPlain';
     case 'hbone':
       return 'outboundTunnel';
@@ -77,12 +82,11 @@ export function pathOf(route: Followed): Path {
  * @param peer who the far end of the tunnel has proven to be; undefined: there is none
  */
 export function factsOf(
-  { client, destination }: Captured,
+  { from, destination }: Captured,
   source: Workload | undefined,
   route: Followed | undefined,
   peer?: SpiffeId,
 ): Facts {
-  const from = endpointOf(client.remoteAddress, client.remotePort);
   const identities =
     peer === undefined || source === undefined ? undefined : { source: identityOf(source), destination: peer };
   return outboundFacts({ client: from, destination, source, route, identities });
@@ -95,20 +99,55 @@ async function follow(
   route: Followed,
   deps: AttemptDeps,
 ): Promise<Failure | undefined> {
-  if (route.kind === 'hbone') return await tunnel(connection, captured, source, route, deps.tunnel);
-  // What is not of the mesh takes as long as it would without it.
-  const timeoutMs = route.kind === 'plain' ? CONNECT_TIMEOUT_MS : undefined;
-  return await dial(connection, captured, route.destination, timeoutMs, deps);
+  switch (route.kind) {
+    case 'hbone':
+      return await tunnel(connection, captured, source, route, deps.tunnel);
+    case 'self':
+      return await dialSelf(connection, captured, source, route.destination, deps);
+    case 'plain':
+      return await dial(connection, captured, route.destination, CONNECT_TIMEOUT_MS, deps);
+    case 'passthrough':
+      // What is not of the mesh takes as long as it would without it.
+      return await dial(connection, captured, route.destination, undefined, deps);
+  }
+}
+
+/** The pod is its own client: nobody else will ask policy about it. */
+async function dialSelf(
+  connection: OpenConnection,
+  captured: Captured,
+  source: Workload | undefined,
+  destination: Endpoint,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  const { from: client } = captured;
+  if (client === undefined || source === undefined || deps.tunnel === undefined) return failure('client-gone');
+  const admitted = deps.tunnel.policy.admit(connection, { identity: identityOf(source), client, destination });
+  if ('denied' in admitted) return admitted.denied;
+  const failed = await dialPermitted(admitted.permit, connection, captured, destination, deps);
+  // It may go elsewhere now, where this policy has no say.
+  if (failed !== undefined) connection.guardedBy(undefined);
+  return failed;
+}
+
+async function dialPermitted(
+  _permit: Permit,
+  connection: OpenConnection,
+  captured: Captured,
+  destination: Endpoint,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  return await dial(connection, captured, destination, CONNECT_TIMEOUT_MS, deps);
 }
 
 async function dial(
   connection: OpenConnection,
-  { client, boundSource, timeouts }: Captured,
+  { client, from, boundSource, timeouts }: Captured,
   destination: Endpoint,
   timeoutMs: number | undefined,
   deps: AttemptDeps,
 ): Promise<Failure | undefined> {
-  const bound = boundSource ? endpointOf(client.remoteAddress, client.remotePort) : undefined;
+  const bound = boundSource ? from : undefined;
   if (boundSource && bound === undefined) return failure('client-gone');
   // An endpoint of another family than the service's address cannot be reached from there.
   const isSameFamily = bound !== undefined && familyOf(bound.address) === familyOf(destination.address);
@@ -127,12 +166,11 @@ async function dial(
 
 async function tunnel(
   connection: OpenConnection,
-  { client }: Captured,
+  { from }: Captured,
   source: Workload | undefined,
   { nextHop, acceptable, authority, service }: Tunnelled,
   pod: PodTunnel | undefined,
 ): Promise<Failure | undefined> {
-  const from = endpointOf(client.remoteAddress, client.remotePort);
   if (from === undefined || source === undefined || pod === undefined) return failure('client-gone');
   const target = { sourceIdentity: identityOf(source), acceptable, nextHop };
   const headers = connectHeaders({ source, client: from, serviceHostname: service?.hostname });

@@ -1,10 +1,13 @@
 import type { Socket } from 'node:net';
-import type { Endpoint, Workload } from '../../mesh/index.ts';
+import { type Endpoint, identityOf, type Workload } from '../../mesh/index.ts';
 import { type Failure, failure } from '../errors.ts';
+import { flowPathOf } from '../facts.ts';
+import type { FlowSubject } from '../flow-log.ts';
 import type { Path } from '../ledger.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
 import type { PodSockets, TimeoutFollower } from '../ports.ts';
+import { endpointOf } from '../socket-address.ts';
 import { attempt, type Captured, type Followed, factsOf, pathOf } from './attempt.ts';
 import { type Route, route } from './route.ts';
 
@@ -17,27 +20,65 @@ export interface OutboundDeps {
   readonly tunnel: PodTunnel | undefined;
   /** It is told to the log at its end. */
   readonly logsConnections: boolean;
+  /** Its record is wanted. */
+  readonly recordsFlows: boolean;
   /** It is relayed from now on. */
   relayed(path: Path): void;
+  /** It has been connected to where no encryption is due. */
+  directly(destination: Endpoint): void;
 }
 
 /** One outbound connection of an app in the pod. */
 export async function serveOutbound(connection: OpenConnection, client: Socket, deps: OutboundDeps): Promise<void> {
   const asked = deps.sockets.originalDestination(client);
   if (asked === undefined) return connection.refuse(failure('no-original-destination'));
-  const captured = { client, destination: asked.endpoint, boundSource: asked.boundSource, timeouts: asked.timeouts };
+  const { endpoint: destination, picked, boundSource, timeouts } = asked;
+  const from = endpointOf(client.remoteAddress, client.remotePort);
+  const captured = { client, from, destination, picked, boundSource, timeouts };
+  if (deps.recordsFlows) connection.subject = subjectOf(captured, deps);
 
-  const source = deps.tunnel === undefined ? undefined : await deps.tunnel.workload(connection);
-  if (deps.tunnel !== undefined && source === undefined)
-    return connection.refuse(failure('mesh-unknown', deps.tunnel.unknown), factsOf(captured, undefined, undefined));
+  const { tunnel } = deps;
+  const source = tunnel === undefined ? undefined : (tunnel.ownWorkload ?? (await tunnel.workload(connection)));
+  if (tunnel !== undefined && source === undefined)
+    return connection.refuse(failure('mesh-unknown', tunnel.unknown), factsOf(captured, undefined, undefined));
 
   const { failed, last } = await connect(connection, captured, source, deps);
   // What has nothing to do with the mesh is only counted.
   const isOutside = last?.kind === 'passthrough';
   if (failed !== undefined) return connection.refuse(failed, isOutside ? undefined : factsOf(captured, source, last));
 
-  if (last !== undefined) deps.relayed(pathOf(last));
+  if (last !== undefined) {
+    if (connection.subject !== undefined) connection.subject.destinationIdentity = connection.peer;
+    deps.relayed(pathOf(last));
+    if (isDirect(last, source)) deps.directly(last.destination);
+  }
   await connection.relay(deps.logsConnections ? factsOf(captured, source, last, connection.peer) : undefined);
+}
+
+/** Whether it goes to a pod of this node, or to what takes no tunnel: connections like it might need no agent. */
+function isDirect(route: Followed, source: Workload | undefined): boolean {
+  switch (route.kind) {
+    case 'passthrough':
+    case 'plain':
+      return true;
+    case 'hbone':
+      return route.via === 'workload' && route.workload.node === source?.node;
+    case 'self':
+      return false;
+  }
+}
+
+/** Before it is known where it goes. */
+function subjectOf({ from, destination }: Captured, { tunnel }: OutboundDeps): FlowSubject {
+  return {
+    direction: 'outbound',
+    path: tunnel === undefined ? 'passthrough' : 'tunnel',
+    client: from,
+    server: destination,
+    sourceIdentity: undefined,
+    destinationIdentity: undefined,
+    service: undefined,
+  };
 }
 
 interface Outcome {
@@ -57,15 +98,26 @@ async function connect(
   const tried = new Set<string>();
   let outcome: Outcome = { failed: undefined, last: undefined };
   for (;;) {
-    const next = routeOf(captured.destination, source, tried, deps);
+    const next = routeOf(captured, source, tried, deps);
     if (next.kind === 'refuse') return { failed: failure(next.reason, next.text), last: undefined };
     const endpoint = next.kind === 'passthrough' ? undefined : next.endpoint;
     const isAgain = tried.size > 0;
     if (isAgain && (endpoint === undefined || tried.has(endpoint) || !mayRetry(deps))) return outcome;
+    describe(connection, next, source);
     outcome = { failed: await attempt(connection, captured, source, next, deps), last: next };
     if (outcome.failed?.isWorthAnother !== true || endpoint === undefined) return outcome;
     tried.add(endpoint);
   }
+}
+
+/** What its record shall say of where it goes. */
+function describe({ subject }: OpenConnection, route: Followed, source: Workload | undefined): void {
+  if (subject === undefined) return;
+  subject.path = flowPathOf(route);
+  subject.server = route.destination;
+  if (route.kind === 'passthrough') return;
+  subject.service = route.service?.hostname;
+  subject.sourceIdentity = route.kind === 'plain' || source === undefined ? undefined : identityOf(source);
 }
 
 function mayRetry({ tunnel }: OutboundDeps): boolean {
@@ -73,11 +125,11 @@ function mayRetry({ tunnel }: OutboundDeps): boolean {
 }
 
 function routeOf(
-  destination: Endpoint,
+  { destination, picked }: Captured,
   source: Workload | undefined,
   tried: ReadonlySet<string>,
   { tunnel }: OutboundDeps,
 ): Route {
   if (tunnel === undefined || source === undefined) return { kind: 'passthrough', destination };
-  return route(tunnel.mesh.view.model, source, destination, tunnel.mesh.costs.choose, { tried });
+  return route(tunnel.mesh.view.model, source, destination, tunnel.mesh.costs.choose, { tried, picked });
 }

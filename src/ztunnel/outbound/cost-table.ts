@@ -28,7 +28,7 @@ export class CostTable {
   readonly #workers: number;
   readonly #most: number;
   readonly #mask: number;
-  readonly #worker: number;
+  readonly #worker: number | undefined;
   readonly #beginning: number;
   readonly #header: Int32Array;
   /** Hashes of the keys, 64 bits; 0: free. Read as halves, which costs no BigInt. */
@@ -47,11 +47,13 @@ export class CostTable {
   #low = 0;
   #high = 0;
 
-  constructor(memory: SharedArrayBuffer, worker: number) {
+  /** @param worker undefined: somebody who opens no connections */
+  constructor(memory: SharedArrayBuffer, worker: number | undefined) {
     this.#header = new Int32Array(memory, 0, BEGINNING_AT / 4);
     const most = this.#header[MOST] ?? 0;
     const workers = this.#header[WORKERS] ?? 0;
-    if (!(worker >= 0 && worker < workers)) throw new RangeError(`no worker ${worker} of ${workers}`);
+    if (worker !== undefined && !(worker >= 0 && worker < workers))
+      throw new RangeError(`no worker ${worker} of ${workers}`);
     this.#most = most;
     this.#mask = most - 1;
     this.#workers = workers;
@@ -69,7 +71,7 @@ export class CostTable {
     this.#ejections = new Int32Array(memory, four(1), most);
     this.#ejectedUntil = new Int32Array(memory, four(2), most);
     this.#open = new Int32Array(memory, four(3), most * workers);
-    this.#open.fill(0, worker * most, (worker + 1) * most);
+    if (worker !== undefined) this.#open.fill(0, worker * most, (worker + 1) * most);
   }
 
   /** @param most a power of two, at least 16 */
@@ -121,6 +123,7 @@ export class CostTable {
 
   /** Only this worker writes its column. One that was not counted, for want of room, is not taken off either. */
   addOpen(slot: number, more: 1 | -1): void {
+    if (this.#worker === undefined) return;
     const at = this.#worker * this.#most + slot;
     this.#open[at] = Math.max(0, (this.#open[at] ?? 0) + more);
   }

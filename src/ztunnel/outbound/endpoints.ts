@@ -18,14 +18,19 @@ const UNKNOWN_MS = 100;
 const LEAST_MS = 1;
 /** How often endpoints whose ejection is over are looked for. */
 const PROBE_LOOK_MS = 250;
+/** Of the endpoint that gets the most, where weights must be whole numbers. */
+const MOST_WEIGHT = 1000;
 /** Draws before an endpoint that has not been tried yet is looked for one by one. */
 const MOST_DRAWS = 8;
 
 interface EndpointCostsDeps {
   /** From `EndpointCosts.allocate`; the same for all workers of the node. */
   readonly memory: SharedArrayBuffer;
-  /** This worker's slot. Its predecessor in the slot has ended, and what it had open is forgotten. */
-  readonly worker: number;
+  /**
+   * This worker's slot. Its predecessor in the slot has ended, and what it had open is forgotten. Undefined: the main thread,
+   * which opens no connections, but reads the weights and may tell of connections that need no worker.
+   */
+  readonly worker: number | undefined;
   /** Milliseconds; the same clock in all threads. Default: the machine's monotonic clock. */
   readonly now?: () => number;
   /** 0 to below 1. Default: Math.random. */
@@ -83,20 +88,46 @@ export class EndpointCosts {
     return CostTable.allocate(workers, most, now);
   }
 
-  /** Index of the one to be used, of at least one. Those that were tried already are avoided while usable ones are left. */
-  readonly choose = (candidates: Candidates, tried = NOTHING_TRIED): number => {
+  /**
+   * Index of the one to be used, of at least one. Those that were tried already are avoided while usable ones are left.
+   *
+   * @param picked the one that somebody has drawn by `weights`; it is used if it may be
+   */
+  readonly choose = (candidates: Candidates, tried = NOTHING_TRIED, picked?: number): number => {
     const { keys } = candidates;
     if (keys.length <= 1) return 0;
     const view = this.#viewOf(candidates);
     const now = this.#now();
     const probe = view.ejected.length > 0 && now >= view.probeAt ? this.#probe(view, keys, tried, now) : undefined;
     if (probe !== undefined) return probe;
+    if (picked !== undefined && isUsable(view, picked) && !tried.has(keys[picked] ?? '')) return picked;
 
     const first = this.#draw(view, keys, tried) ?? firstUntried(view, keys, tried);
     const second = this.#draw(view, keys, tried, view.sums === undefined ? first : undefined) ?? first;
     if (first === second) return first;
     return this.#cost(candidates, view, second, now) < this.#cost(candidates, view, first, now) ? second : first;
   };
+
+  /**
+   * How often each is to be drawn by whoever cannot ask `choose` for each connection: whole numbers, the largest 1,000 and in
+   * proportion to capacity for connect time; 0 for those that are ejected. One whose ejection is over gets 1, so that it is
+   * tried again. The same as long as nothing is measured and no time passes.
+   */
+  weights(candidates: Candidates): readonly number[] {
+    const { keys, weights } = candidates;
+    const now = this.#now();
+    const shares = keys.map((key, index) => (weights[index] ?? 0) / this.#ms(key, now));
+    const ejected = new Set<number>();
+    const probed = new Set<number>();
+    for (const { index, slot } of this.#viewOf(candidates).ejected)
+      (this.#table.isPast(this.#table.ejectedUntil(slot), now) ? probed : ejected).add(index);
+    const isOut = (index: number): boolean => ejected.has(index) || probed.has(index);
+    const most = shares.reduce((max, share, index) => (isOut(index) ? max : Math.max(max, share)), 0);
+    return shares.map((share, index) => {
+      if (ejected.has(index)) return 0;
+      return probed.has(index) ? 1 : Math.max(1, Math.round((MOST_WEIGHT * share) / most));
+    });
+  }
 
   /** A connection is about to be made. */
   started(key: string): void {
@@ -219,6 +250,12 @@ export class EndpointCosts {
     return low;
   }
 
+  /** What is not known yet counts as fast, so that it is tried. */
+  #ms(key: string, now: number): number {
+    const slot = this.#table.find(key);
+    return Math.max((slot === undefined ? undefined : this.#table.msOf(slot, now)) ?? 0, LEAST_MS);
+  }
+
   #cost({ keys, weights }: Candidates, { averageWeight }: View, index: number, now: number): number {
     const slot = this.#table.find(keys[index] ?? '');
     if (slot === undefined) return 0;
@@ -229,12 +266,19 @@ export class EndpointCosts {
   }
 }
 
+function isUsable({ ejected }: View, index: number): boolean {
+  for (const each of ejected) if (each.index === index) return false;
+  return true;
+}
+
 function firstUntried(view: View, keys: readonly string[], tried: ReadonlySet<string>): number {
   return view.usable.find((index) => !tried.has(keys[index] ?? '')) ?? view.usable[0] ?? 0;
 }
 
 /** Milliseconds of the machine's monotonic clock, which all threads share. */
 function monotonicMs(): number {
-  const [seconds, nanoseconds] = process.hrtime();
-  return seconds * 1000 + nanoseconds / 1e6;
+  return performance.now() + THREAD_BEGAN_MS;
 }
+
+/** What `performance.now` counts from in this thread. It costs less than to ask for the machine's time for each connection. */
+const THREAD_BEGAN_MS = Number(process.hrtime.bigint()) / 1e6 - performance.now();

@@ -18,12 +18,17 @@ import { type Candidates, type Group, groupOf, type Use } from './candidates.ts'
 /** What routing asks of the mesh. */
 export type RouteModel = Pick<ReadModel, 'settings' | 'workloadAt' | 'serviceAt' | 'endpoints' | 'gateway'>;
 
-/** Says which of several (at least one). Those in `tried` (keys) are avoided while others are left. */
-export type ChooseEndpoint = (candidates: Candidates, tried: ReadonlySet<string>) => number;
+/**
+ * Says which of several (at least one). Those in `tried` (keys) are avoided while others are left. `picked`: one that is
+ * preferred, if it may be used.
+ */
+export type ChooseEndpoint = (candidates: Candidates, tried: ReadonlySet<string>, picked?: number) => number;
 
 export interface RouteOptions {
   /** `endpoint` of the routes that this connection has tried already. Default: none. */
   readonly tried?: ReadonlySet<string>;
+  /** The endpoint that the kernel has drawn for the service that was asked for. Default: none. */
+  readonly picked?: Endpoint | undefined;
   /** 0 to below 1, for the choice between weighted waypoints. Default: Math.random. */
   readonly random?: () => number;
 }
@@ -37,14 +42,18 @@ interface Led {
   readonly service: Service | undefined;
   /** Key of the endpoint; undefined where there was nothing to choose from. If it was tried before, nothing else is left. */
   readonly endpoint: string | undefined;
+  /** Where the app of the destination is, as far as it is known; for the way through a waypoint, what was asked for. */
+  readonly destination: Endpoint;
 }
 
 /** All that there is to know about where a connection goes. */
 export type Route =
   /** Nothing of the mesh: as it was asked for. */
   | { readonly kind: 'passthrough'; readonly destination: Endpoint }
-  /** A workload that takes no tunnel, or the source itself. */
-  | (Led & { readonly kind: 'plain'; readonly destination: Endpoint })
+  /** A workload that takes no tunnel. */
+  | (Led & { readonly kind: 'plain' })
+  /** The source itself: its HBONE port is shut for whoever is in the pod, and what stays there needs no tunnel. */
+  | (Led & { readonly kind: 'self' })
   | (Led & {
       readonly kind: 'hbone';
       readonly nextHop: Endpoint;
@@ -70,9 +79,10 @@ interface Question {
   readonly destination: Endpoint;
   readonly choose: ChooseEndpoint;
   readonly tried: ReadonlySet<string>;
+  readonly picked: Endpoint | undefined;
 }
 
-interface Upstream extends Led {
+interface Upstream extends Omit<Led, 'destination'> {
   readonly kind: 'upstream';
   readonly address: Address;
   readonly port: number;
@@ -96,7 +106,8 @@ export function route(
   if (AGENT_PORTS.has(destination.port) && isLoopback(destination.address))
     return refuse('recursive-call', 'attempted recursive call to ourselves');
 
-  const question = { model, source, destination, choose, tried: options.tried ?? NOTHING_TRIED };
+  const { tried = NOTHING_TRIED, picked } = options;
+  const question = { model, source, destination, choose, tried, picked };
   const found = lookUp(question);
   const waypoint = found.addressed && waypointOf(found.addressed, options.random ?? Math.random);
   if (waypoint !== undefined) return toWaypoint(question, waypoint, found.addressed);
@@ -147,9 +158,11 @@ function pickOf(question: Question, service: Service, port: number, use: Use): U
   const { model, source, destination, choose, tried } = question;
   const group = groupOf(service, model.endpoints(service), port, source, use);
   if (group.members.length === 0) return group.unreachable && unreachable(group.unreachable);
-  const index = choose(group, tried);
+  const picked = use === 'destination' && question.picked !== undefined ? indexOf(group, question.picked) : undefined;
+  const index = choose(group, tried, picked);
   const member = group.members[index];
-  const address = member && addressFor(member.addresses, destination.address);
+  const wanted = picked === index ? question.picked?.address : undefined;
+  const address = member && addressFor(member.addresses, wanted ?? destination.address);
   if (member === undefined || address === undefined) throw new RangeError(`no endpoint ${index} in the group`);
   return {
     kind: 'upstream',
@@ -162,6 +175,11 @@ function pickOf(question: Question, service: Service, port: number, use: Use): U
   };
 }
 
+function indexOf({ members }: Group, { address, port }: Endpoint): number | undefined {
+  const index = members.findIndex((member) => member.port === port && member.addresses.includes(address));
+  return index === -1 ? undefined : index;
+}
+
 /** Wire contract, section 6.5: the very address that was asked for, else one of its family, else any. */
 function addressFor(addresses: readonly Address[], original: Address): Address | undefined {
   if (addresses.includes(original)) return original;
@@ -172,9 +190,9 @@ function addressFor(addresses: readonly Address[], original: Address): Address |
 function toWorkload(upstream: Upstream, source: Workload): Route {
   const { workload, address, port, subjectAltNames, service, endpoint } = upstream;
   const destination = { address, port };
-  // A pod's HBONE port is shut for whoever is in the pod, and what stays there needs no tunnel.
-  const isSource = workload.network === source.network && source.addresses.includes(address);
-  if (workload.protocol === 'tcp' || isSource) return { kind: 'plain', destination, workload, service, endpoint };
+  const isSelf = workload.network === source.network && source.addresses.includes(address);
+  if (isSelf) return { kind: 'self', destination, workload, service, endpoint };
+  if (workload.protocol === 'tcp') return { kind: 'plain', destination, workload, service, endpoint };
   return {
     kind: 'hbone',
     nextHop: { address, port: HBONE_PORT },
@@ -183,6 +201,7 @@ function toWorkload(upstream: Upstream, source: Workload): Route {
     workload,
     service,
     endpoint,
+    destination,
     via: 'workload',
   };
 }
@@ -213,6 +232,7 @@ function toWaypoint(question: Question, reference: GatewayAddress, service: Serv
     workload,
     service,
     endpoint,
+    destination: question.destination,
     via: 'waypoint',
   };
 }

@@ -397,3 +397,69 @@ test('two threads agree on one probe for each ejected endpoint', async (t) => {
   }
   t.is(await ask(), 0, 'the probes are under way');
 });
+
+for (const [law, weights, ms, want] of [
+  ['weights are alike where nothing is known', [1, 1, 1], [], [1000, 1000, 1000]],
+  ['weights are in proportion to capacity', [4, 2, 1], [], [1000, 500, 250]],
+  ['weights fall with the connect time', [1, 1, 1], [1, 2, 10], [1000, 500, 100]],
+  ['connect times below a millisecond are alike', [1, 1], [0.1, 0.9], [1000, 1000]],
+  ['an endpoint that nothing is known of is drawn like a fast one', [1, 1], [20], [50, 1000]],
+  ['nobody who may be used gets nothing', [1, 1], [1, 100_000], [1000, 1]],
+] as const)
+  test(law, (t) => {
+    const { costs } = setUp();
+    const candidates = candidatesOf(weights);
+    for (const [index, each] of ms.entries()) succeed(costs, candidates.keys[index] ?? '', each);
+    t.deepEqual(costs.weights(candidates), [...want]);
+    t.deepEqual(costs.weights(candidates), [...want], 'the same as long as nothing changes');
+  });
+
+test('weights are 0 for who is ejected, at most half of all, and the least when it may be tried again', (t) => {
+  const { costs, clock } = setUp();
+  const three = candidatesOf([1, 1, 1]);
+  fail(costs, A);
+  t.deepEqual(costs.weights(three), [0, 1000, 1000]);
+  fail(costs, B);
+  t.is(costs.weights(three).filter((weight) => weight === 0).length, 1, 'half of three');
+  succeed(costs, B);
+  clock.now += 20_000;
+  t.deepEqual(costs.weights(three), [1, 1000, 1000]);
+  succeed(costs, A);
+  clock.now += 100_000;
+  t.deepEqual(costs.weights(three), [1000, 1000, 1000]);
+});
+
+test('the main thread reads the weights, and tells of connections that need no worker', (t) => {
+  const { memory, clock, costs } = setUp();
+  const onlooker = new EndpointCosts({ memory, worker: undefined, now: () => clock.now, random: seeded(9) });
+  const two = candidatesOf([1, 1]);
+  succeed(costs, A, 4);
+  costs.started(A);
+  t.deepEqual(onlooker.weights(two), [250, 1000]);
+  for (let count = 0; count < 5; count += 1) onlooker.failed(B);
+  t.deepEqual(costs.weights(two), [1000, 0]);
+  t.is(costs.choose(two), 0);
+  clock.now += 20_000;
+  onlooker.connected(B, 1);
+  clock.now += 100_000;
+  t.deepEqual(costs.weights(two), [1000, 1000]);
+});
+
+test('the one that somebody has drawn is chosen, unless it is ejected or was tried', (t) => {
+  const { costs } = setUp();
+  const four = candidatesOf([1, 1, 1, 1]);
+  succeed(costs, C, 1000);
+  for (let count = 0; count < 20; count += 1) t.is(costs.choose(four, new Set(), 2), 2);
+  for (let count = 0; count < 20; count += 1) t.not(costs.choose(four, new Set([C]), 2), 2);
+  fail(costs, C);
+  for (let count = 0; count < 20; count += 1) t.not(costs.choose(four, new Set(), 2), 2);
+});
+
+test('an endpoint whose ejection is over is tried before one that somebody has drawn', (t) => {
+  const { costs, clock } = setUp();
+  const two = candidatesOf([1, 1]);
+  fail(costs, A);
+  clock.now += 20_000;
+  t.is(costs.choose(two, new Set(), 1), 0);
+  t.is(costs.choose(two, new Set(), 1), 1);
+});

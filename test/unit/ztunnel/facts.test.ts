@@ -22,6 +22,7 @@ const tunnel: Followed = {
   nextHop: endpoint('10.2.0.2:15008'),
   authority: '10.2.0.2:8080',
   acceptable: [],
+  destination: endpoint('10.2.0.2:8080'),
   via: 'workload',
 };
 const plain: Followed = { ...led, kind: 'plain', service: undefined, destination: endpoint('10.2.0.2:8080') };
@@ -111,7 +112,13 @@ const rows: ReadonlyArray<readonly [law: string, facts: Facts, want: string]> = 
 
 for (const [law, facts, want] of rows) test(law, (t) => t.is(lineOf(facts), want));
 
-const record = { ended: 'clean', bytesFromClient: 10, bytesFromServer: 20, durationMs: 12.4 } as const;
+const record = {
+  ended: 'clean',
+  decision: undefined,
+  bytesFromClient: 10,
+  bytesFromServer: 20,
+  durationMs: 12.4,
+} as const;
 
 test("bytes are sent and received by the agent's own pod", (t) => {
   const ends = (direction: string): Facts => ({ direction, path: 'tunnel' });

@@ -5,14 +5,17 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import * as addon from '../../../native/addon/index.js';
 import {
   type Address,
+  type AuthorizationPolicy,
   DEFAULT_SETTINGS,
   type Endpoint,
   encodeAddress,
   identityOf,
   type MeshUpdate,
+  policyName,
   type Service,
   type Workload,
 } from '../../../src/mesh/index.ts';
+import { type Decision, PolicyBook } from '../../../src/policy/index.ts';
 import { WorkerCertificates } from '../../../src/ztunnel/certificates.ts';
 import type { Path } from '../../../src/ztunnel/ledger.ts';
 import { NodeView } from '../../../src/ztunnel/node-view.ts';
@@ -20,12 +23,14 @@ import type { ConnectionRecord } from '../../../src/ztunnel/open-connection.ts';
 import { EndpointCosts } from '../../../src/ztunnel/outbound/endpoints.ts';
 import { RetryBudget } from '../../../src/ztunnel/outbound/retry-budget.ts';
 import { PodProxy } from '../../../src/ztunnel/pod-proxy.ts';
-import { HBONE_PORT, OUTBOUND_PORT, type PodSockets } from '../../../src/ztunnel/ports.ts';
+import { HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT, type PodSockets } from '../../../src/ztunnel/ports.ts';
 import type { HandedListener } from '../../../src/ztunnel/protocol.ts';
+import { meshUpdate } from '../../contract/fakes/mesh.ts';
 import { fakePodSockets } from '../../contract/fakes/pod-sockets.ts';
 import { makeAuthority, type TestAuthority } from '../../pki.ts';
 import { workload } from './mesh.ts';
 
+const NO_CHANGE = meshUpdate();
 const NODE = 'n1';
 const LOOPBACK = '127.0.0.1' as Address;
 
@@ -37,6 +42,7 @@ interface PodWish {
   /** Says whether there is room for a further request. */
   readonly hasOne?: () => boolean;
   readonly logsConnections?: boolean;
+  readonly recordsFlows?: boolean;
 }
 
 /** A pod with its proxy. Its app is a test's own. */
@@ -44,7 +50,7 @@ export class WorldPod {
   readonly workload: Workload;
   readonly address: Address;
   readonly proxy: PodProxy;
-  readonly view = new NodeView(NODE);
+  readonly view: NodeView;
   readonly certificates: WorkerCertificates;
   readonly records: ConnectionRecord[] = [];
   readonly paths: Path[] = [];
@@ -52,6 +58,10 @@ export class WorldPod {
   /** Of connections that were relayed. */
   readonly accesses: Array<{ message: string; [field: string]: unknown }> = [];
   readonly faults: unknown[] = [];
+  /** What policy answered. */
+  readonly decisions: Decision[] = [];
+  /** Destinations that no encryption is due to. */
+  readonly direct: Endpoint[] = [];
   /** Identities that were asked for. */
   readonly wanted: string[] = [];
   held = 0;
@@ -59,21 +69,34 @@ export class WorldPod {
   sessionsOpened = 0;
   handshakesFailed = 0;
   readonly #destinations: Record<number, Endpoint> = {};
+  readonly #picks: Record<number, Endpoint> = {};
   #changed: Array<() => void> = [];
   readonly #sockets: PodSockets;
   #outbound = 0;
+  #inbound = 0;
+  /** Whom connections to the listener for plaintext are for: what the kernel would have led there. */
+  #plainApp: Endpoint | undefined;
 
   constructor(workload: Workload, wish: PodWish) {
     const [own] = workload.addresses;
     if (own === undefined) throw new Error('a pod has an address');
     this.workload = workload;
+    this.view = new NodeView(workload.node);
     this.address = own;
     this.certificates = new WorkerCertificates({ want: (identity) => this.wanted.push(identity) });
-    const fake = fakePodSockets({ destinations: this.#destinations });
+    const fake = fakePodSockets({ destinations: this.#destinations, picks: this.#picks });
     const sockets: PodSockets = {
       ...fake,
       // The port is in use by the client itself: both are on this machine.
-      openInbound: (netnsFd, destination, client) => fake.openInbound(netnsFd, destination, { ...client, port: 0 }),
+      openInbound: (netnsFd, destination, client) => {
+        const socket = fake.openInbound(netnsFd, destination, { ...client, port: 0 });
+        const app = destination.port === this.#inbound ? this.#plainApp : undefined;
+        if (app !== undefined) {
+          const connect = socket.connect.bind(socket);
+          socket.connect = () => connect({ host: app.address, port: app.port });
+        }
+        return socket;
+      },
     };
     this.#sockets = sockets;
     this.proxy = new PodProxy(
@@ -82,6 +105,7 @@ export class WorldPod {
         timeouts: { followTimeouts: () => undefined, pollTimeouts: () => undefined },
         mesh: {
           view: this.view,
+          book: new PolicyBook(this.view.model),
           certificates: this.certificates,
           costs: new EndpointCosts({ memory: EndpointCosts.allocate(1), worker: 0 }),
           retries: new RetryBudget({ workers: 1 }),
@@ -90,6 +114,7 @@ export class WorldPod {
         },
         log: {
           debug: (message, fields) => this.#note(() => this.accesses.push({ message, ...fields })),
+          info: (message, fields) => this.#note(() => this.logged.push({ message, ...fields })),
           warn: (message, fields) => this.#note(() => this.logged.push({ message, ...fields })),
         },
         hasOne: () => wish.hasOne?.() ?? true,
@@ -97,6 +122,8 @@ export class WorldPod {
         opened: () => undefined,
         relayed: (path) => this.#note(() => this.paths.push(path)),
         ended: (record) => this.#note(() => this.records.push(record)),
+        decided: (decision) => this.#note(() => this.decisions.push(decision)),
+        directly: (destination) => this.#note(() => this.direct.push(destination)),
         session: (more) =>
           this.#note(() => {
             this.sessions += more;
@@ -106,23 +133,46 @@ export class WorldPod {
         outOfDescriptors: () => undefined,
         failed: (error) => this.#note(() => this.faults.push(error)),
       },
-      { pod: workload, netnsFd: 0, backlog: 128, logsConnections: wish.logsConnections ?? false },
+      {
+        pod: workload,
+        netnsFd: 0,
+        backlog: 128,
+        logsConnections: wish.logsConnections ?? false,
+        recordsFlows: wish.recordsFlows ?? false,
+      },
     );
   }
 
   async serve(): Promise<void> {
-    const [outbound, hbone] = await Promise.all([openListener(LOOPBACK, 0), openListener(this.address, HBONE_PORT)]);
+    const [outbound, hbone, inbound] = await Promise.all([
+      openListener(LOOPBACK, 0),
+      openListener(this.address, HBONE_PORT),
+      openListener(this.address, 0),
+    ]);
     this.#outbound = outbound.at;
+    this.#inbound = inbound.at;
     await this.proxy.accept([
       { port: OUTBOUND_PORT, fd: outbound.fd },
       { port: HBONE_PORT, fd: hbone.fd },
+      { port: INBOUND_PORT, fd: inbound.fd },
     ] satisfies HandedListener[]);
   }
 
   /** An app of the pod asks for a connection, and its agent has it. */
-  open(destination: Endpoint): Socket {
+  open(destination: Endpoint, picked?: Endpoint): Socket {
     this.#destinations[this.#outbound] = destination;
+    if (picked === undefined) delete this.#picks[this.#outbound];
+    else this.#picks[this.#outbound] = picked;
     return connect({ host: LOOPBACK, port: this.#outbound, allowHalfOpen: true, noDelay: true }).on('error', () => {});
+  }
+
+  /** Somebody outside connects in plain to an app of the pod, and its agent has it. */
+  openPlain(app: Endpoint): Socket {
+    this.#plainApp = app;
+    return connect({ host: this.address, port: this.#inbound, allowHalfOpen: true, noDelay: true }).on(
+      'error',
+      () => {},
+    );
   }
 
   /** A socket of the agent's own in the pod. */
@@ -155,6 +205,7 @@ export class World {
   readonly #workloads: Workload[] = [];
   readonly #services: Service[] = [];
   readonly #servers: Server[] = [];
+  #policies: readonly AuthorizationPolicy[] = [];
   #hosts = 1;
 
   constructor(authority: TestAuthority) {
@@ -197,11 +248,24 @@ export class World {
   tell(services: readonly Service[] = [], workloads: readonly Workload[] = []): void {
     this.#services.push(...services);
     this.#workloads.push(...workloads);
-    for (const pod of this.#pods) pod.view.apply(this.#update());
+    this.#applyAll(this.#update());
+  }
+
+  /** These policies, and no others, are in force everywhere. */
+  rule(...policies: readonly AuthorizationPolicy[]): void {
+    const names = new Set(policies.map(policyName));
+    const removedPolicies = this.#policies.map(policyName).filter((name) => !names.has(name));
+    this.#policies = policies;
+    this.#applyAll({ ...NO_CHANGE, policies, removedPolicies });
+  }
+
+  /** Something else has changed. */
+  change(update: Partial<MeshUpdate>): void {
+    this.#applyAll({ ...NO_CHANGE, ...update });
   }
 
   /** An app listens at a pod's address. */
-  async app(pod: { readonly address: Address }): Promise<WorldApp> {
+  async app(pod: { readonly address: Address }, port = 0): Promise<WorldApp> {
     const ready: Socket[] = [];
     const waiting: Array<(socket: Socket) => void> = [];
     const server = createServer({ allowHalfOpen: true, noDelay: true, pauseOnConnect: true }, (socket) => {
@@ -211,7 +275,7 @@ export class World {
       else next(socket);
     });
     this.#servers.push(server);
-    server.listen(0, pod.address);
+    server.listen(port, pod.address);
     await once(server, 'listening');
     return {
       endpoint: { address: pod.address, port: (server.address() as AddressInfo).port },
@@ -221,6 +285,13 @@ export class World {
         return socket === undefined ? new Promise((resolve) => waiting.push(resolve)) : Promise.resolve(socket);
       },
     };
+  }
+
+  #applyAll(update: MeshUpdate): void {
+    for (const pod of this.#pods) {
+      pod.view.apply(update);
+      pod.proxy.recheck();
+    }
   }
 
   close(): void {
@@ -237,6 +308,8 @@ export class World {
       workloads: this.#workloads,
       services: this.#services,
       removed: [],
+      policies: this.#policies,
+      removedPolicies: [],
       settings: DEFAULT_SETTINGS,
     };
   }

@@ -28,7 +28,8 @@ function lineOf(route: Route): string {
     case 'passthrough':
       return `passthrough ${route.destination.address} ${route.destination.port}`;
     case 'plain':
-      return `plain ${route.destination.address} ${route.destination.port}`;
+    case 'self':
+      return `${route.kind} ${route.destination.address} ${route.destination.port}`;
     case 'hbone':
       return `hbone ${route.nextHop.address} ${route.nextHop.port} via ${route.via} for ${route.authority}`;
     case 'refuse':
@@ -76,7 +77,13 @@ const rows: ReadonlyArray<readonly [law: string, to: string, asked: Asked, want:
     { workloads: [cart] },
     'hbone 10.1.0.2 15008 via workload for 10.1.0.2:15008',
   ],
-  ['dials itself, where no tunnel is', '10.1.0.1:80', { workloads: [client] }, 'plain 10.1.0.1 80'],
+  ['dials itself, where no tunnel is', '10.1.0.1:80', { workloads: [client] }, 'self 10.1.0.1 80'],
+  [
+    'dials itself as an endpoint of a service',
+    '10.9.0.1:80',
+    { services: [shop], workloads: [{ ...client, services: memberOf('shop') }] },
+    'self 10.1.0.1 8080',
+  ],
   ['dials a workload that is not in the mesh', '10.1.0.3:80', { workloads: [outsider] }, 'plain 10.1.0.3 80'],
   [
     "passes to a pod in its node's network",
@@ -611,6 +618,47 @@ test('says of each candidate its key and its weight, and which were tried', (t) 
   });
 });
 
+/** What the kernel has drawn, and where the connection goes. */
+const picks: ReadonlyArray<readonly [law: string, picked: string, want: string | undefined]> = [
+  ['the endpoint that the kernel has drawn is preferred', '10.1.1.2:8080', '10.1.1.2:8080'],
+  ['and at the very address of its that was drawn', '10.1.1.3:8080', '10.1.1.3:8080'],
+  ['one at another port is no endpoint of the service', '10.1.1.2:8081', undefined],
+  ['nor is one that has left it', '10.1.1.9:8080', undefined],
+];
+
+for (const [law, picked, want] of picks)
+  test(law, (t) => {
+    const workloads = [inShop('a'), inShop('b', { addresses: ['10.1.1.2', '10.1.1.3'] })];
+    const preferred: Array<number | undefined> = [];
+    const choose: ChooseEndpoint = (_candidates, _tried, index) => preferred.push(index) && (index ?? 0);
+    const to = routeTo('10.9.0.1:80', { services: [shop], workloads, choose, picked: endpoint(picked) });
+    t.deepEqual(preferred, [want === undefined ? undefined : 1]);
+    t.like(to, { kind: 'hbone', authority: want ?? '10.1.1.1:8080' });
+  });
+
+test('what the kernel has drawn is not a waypoint', (t) => {
+  const choose: ChooseEndpoint = (_candidates, _tried, index) => index ?? 0;
+  const workloads = [gatePod, inShop('a'), inShop('b', { addresses: ['10.1.1.2'] })];
+  const to = routeTo('10.9.0.1:80', {
+    services: [{ ...shop, waypoint: byName('gate') }, gate],
+    workloads,
+    choose,
+    picked: endpoint('10.1.1.2:8080'),
+  });
+  t.like(to, { via: 'waypoint', nextHop: { address: '10.1.9.1' } });
+});
+
+test('says where the app is, of every way that leads somewhere', (t) => {
+  const cases = [
+    ['10.1.0.2:80', '10.1.0.2:80'],
+    ['10.9.0.1:80', '10.1.1.1:8080'],
+    ['192.0.2.1:443', '192.0.2.1:443'],
+    ['10.1.0.1:80', '10.1.0.1:80'],
+  ] as const;
+  for (const [to, want] of cases)
+    t.like(routeTo(to, { services: [shop], workloads: [client, cart, inShop('a')] }), { destination: endpoint(want) });
+});
+
 test('chooses from the same object until the service, an endpoint or the place of the source is another', (t) => {
   const model = meshOf([inShop('a')], [shop, gate]);
   const seen: unknown[] = [];
@@ -620,7 +668,15 @@ test('chooses from the same object until the service, an endpoint or the place o
     return seen.at(-1);
   };
   const apply = (services: readonly Service[], workloads: readonly Workload[]): void =>
-    model.apply({ complete: false, services, workloads, removed: [], settings: undefined });
+    model.apply({
+      complete: false,
+      services,
+      workloads,
+      removed: [],
+      policies: [],
+      removedPolicies: [],
+      settings: undefined,
+    });
 
   const before = ask();
   t.is(ask(), before);

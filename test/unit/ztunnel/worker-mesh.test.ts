@@ -76,7 +76,15 @@ test('nobody waits for a certificate for ever', async (t) => {
   t.is(wanted.length, 2);
 });
 
-const update = { complete: false, workloads: [], services: [], removed: [], settings: DEFAULT_SETTINGS };
+const update = {
+  complete: false,
+  workloads: [],
+  services: [],
+  removed: [],
+  policies: [],
+  removedPolicies: [],
+  settings: DEFAULT_SETTINGS,
+};
 const cart = workload('cart', { addresses: ['10.1.0.1'], node: 'n1' });
 
 test("a pod's workload is known only when all of the mesh is", (t) => {

@@ -8,6 +8,7 @@ import {
   type Address,
   DEFAULT_SETTINGS,
   encodeAddress,
+  type FlowRecord,
   identityOf,
   type MeshUpdate,
   type NetnsCookie,
@@ -15,9 +16,17 @@ import {
   type SpiffeId,
   type Workload,
 } from '../../../src/mesh/index.ts';
-import { HBONE_PORT, OUTBOUND_PORT, type ServablePod, TunnelWorkers } from '../../../src/ztunnel/index.ts';
+import {
+  HBONE_PORT,
+  OUTBOUND_PORT,
+  type PathRequest,
+  type ServablePod,
+  TunnelWorkers,
+} from '../../../src/ztunnel/index.ts';
+import { meshUpdate } from '../../contract/fakes/mesh.ts';
 import { accepting } from '../../contract/pod-sockets.ts';
 import { makeAuthority } from '../../pki.ts';
+import { deny, dryRun } from '../policy/policies.ts';
 import type { FakeComposition } from './fake-worker.ts';
 import { ending, type Listening, listening } from './loopback.ts';
 import { workload } from './mesh.ts';
@@ -45,6 +54,8 @@ interface Setup {
   readonly logged: Array<Record<string, unknown>>;
   /** What was asked of the main thread. */
   readonly wanted: SpiffeId[];
+  readonly paths: PathRequest[];
+  readonly flows: FlowRecord[];
   certify(workload: Workload): Promise<void>;
   open(): Socket;
   /** Ends the worker without a word. */
@@ -73,10 +84,20 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
     fault: [],
   };
   const workloads = sides.map((each) => each.workload);
-  const update = { complete: true, workloads, services: [], removed: [], settings: DEFAULT_SETTINGS };
+  const update = {
+    complete: true,
+    workloads,
+    services: [],
+    removed: [],
+    policies: [],
+    removedPolicies: [],
+    settings: DEFAULT_SETTINGS,
+  };
   const logged: Array<Record<string, unknown>> = [];
   const log = (fields: object, message: string): void => void logged.push({ message, ...fields });
   const wanted: SpiffeId[] = [];
+  const paths: PathRequest[] = [];
+  const flows: FlowRecord[] = [];
   const tunnel = new TunnelWorkers(
     {
       log: { debug: log, info: log, warn: log, error: log },
@@ -87,6 +108,8 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
       },
       meshSnapshot: () => update,
       wantCertificate: (identity) => wanted.push(identity),
+      pathWanted: (request) => paths.push(request),
+      flowsEnded: (records) => flows.push(...records),
     },
     {
       entry: new URL('./fake-worker.ts', import.meta.url),
@@ -112,6 +135,8 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
     update,
     logged,
     wanted,
+    paths,
+    flows,
     certify: async (to) => {
       const certificate = await authority.issue({ identity: identityOf(to) });
       tunnel.updateCertificate({ kind: 'issued', certificate });
@@ -171,7 +196,7 @@ function isOpen(fd: number | undefined): boolean {
 async function begin(t: { teardown(run: () => unknown): void }): Promise<Setup> {
   const setup = await setUp(t);
   const { tunnel, update, client, server } = setup;
-  tunnel.updateMesh(update);
+  void tunnel.updateMesh(update);
   await setup.certify(client.workload);
   await setup.certify(server.workload);
   await serve(setup);
@@ -196,7 +221,7 @@ test.serial('a connection waits for the mesh and for its certificate, and then g
   await serve(setup);
   const echoed = echo(setup);
   await until(() => tunnel.status().totals.accepted === 1);
-  tunnel.updateMesh(setup.update);
+  void tunnel.updateMesh(setup.update);
   for (const { workload } of [client, server]) {
     await until(() => wanted.includes(identityOf(workload)));
     await setup.certify(workload);
@@ -227,11 +252,75 @@ test.serial('a worker that takes the place of another is told of the mesh and th
   t.is(setup.tunnel.status().paths.outbound.tunnel, 2);
 });
 
+test.serial('a change of the mesh is told to be in force when no worker acts on what was before', async (t) => {
+  const setup = await begin(t);
+  const { tunnel } = setup;
+  const { client } = await echo(setup);
+  const ended = ending(client);
+  await tunnel.updateMesh(meshUpdate({ policies: [deny([]), dryRun(deny([]))] }));
+  t.is((await ending(setup.open())).how, 'ECONNRESET');
+  t.is((await ended).how, 'ECONNRESET');
+  await until(() => tunnel.status().totals.closed === 4);
+  const { ended: reasons, policy, totals } = tunnel.status();
+  t.like(reasons, { 'policy-changed': 1, 'policy-denied': 1 });
+  t.deepEqual(policy, {
+    decisions: {
+      'no-policy': 1,
+      'no-allow-policy': 0,
+      allowed: 0,
+      denied: 1,
+      'not-allowed': 0,
+      'unknown-policy': 0,
+      'workload-unknown': 0,
+    },
+    dryRun: { denies: 1, allows: 0 },
+    closed: 1,
+  });
+  t.is(totals.failed, 2, 'at both ends');
+  await until(() => setup.logged.some(({ message }) => message === 'connection closed'));
+  t.like(
+    setup.logged.find(({ message }) => message === 'connection closed'),
+    { worker: 0, policy: 'shop/deny' },
+  );
+});
+
+test.serial('a change of the mesh does not wait for a worker that ends, and its successor knows it', async (t) => {
+  const setup = await begin(t);
+  const { tunnel, update } = setup;
+  await echo(setup);
+  setup.exit();
+  const policies = [deny([])];
+  Object.assign(update, { policies });
+  await until(() => tunnel.status().workers[0]?.restarts === 1);
+  setup.exit();
+  await tunnel.updateMesh(meshUpdate({ policies }));
+  await until(() => tunnel.status().workers[0]?.restarts === 2);
+  t.is((await ending(setup.open())).how, 'ECONNRESET');
+  t.is(tunnel.status().ended['policy-denied'], 1);
+});
+
+test.serial(
+  'the main thread is asked once for the way to a pod of this node, and told of what has ended',
+  async (t) => {
+    const setup = await begin(t);
+    const { client, server, app, paths, flows } = setup;
+    for (let count = 0; count < 3; count += 1) end(await echo(setup));
+    await until(() => flows.length === 6);
+    const destination = { address: server.workload.addresses[0], port: app.port };
+    t.deepEqual(paths, [{ source: client.cookie, destination }]);
+    t.deepEqual(flows.map(({ pod, direction, ended }) => `${pod} ${direction} ${ended}`).sort(), [
+      ...Array(3).fill('7 outbound clean'),
+      ...Array(3).fill('8 inbound clean'),
+    ]);
+    t.like(flows[0], { server: destination, path: 'tunnel', sourceIdentity: identityOf(client.workload) });
+  },
+);
+
 test.serial('a certificate that cannot be had is said in the log, with the addresses', async (t) => {
   const setup = await setUp(t);
   const { tunnel, client, server } = setup;
   await serve(setup);
-  tunnel.updateMesh(setup.update);
+  void tunnel.updateMesh(setup.update);
   const broken = ending(setup.open());
   await until(() => setup.wanted.length > 0);
   tunnel.updateCertificate({ kind: 'unavailable', identity: identityOf(client.workload), reason: 'the CA is away' });
@@ -292,7 +381,7 @@ for (const which of ['client', 'server'] as const) {
     const { tunnel, wanted, update } = setup;
     const { workload: before, pod, prepared } = setup[which];
     const next: Workload = { ...before, ...wish };
-    tunnel.updateMesh({ ...update, complete: false, workloads: [next] });
+    void tunnel.updateMesh({ ...update, complete: false, workloads: [next] });
     await tunnel.serve({ ...pod, ...wish }, prepared);
     const echoed = echo(setup);
     await until(() => wanted.length > 0 || tunnel.status().totals.failed > 0);

@@ -41,7 +41,7 @@ async function openListener(): Promise<TestListener> {
     backlog: 128,
   });
   // Accepted sockets inherit it: they are reset when the process dies.
-  addon.setSocketOption(fd, SOL_SOCKET, SO_LINGER, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
+  addon.socketOption(fd, SOL_SOCKET, SO_LINGER, Uint8Array.of(1, 0, 0, 0, 0, 0, 0, 0));
   const server = createServer().listen({ fd: addon.duplicate(fd) });
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
@@ -90,7 +90,15 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
     {
       log: { debug: log, info: log, warn: log, error: log },
       duplicate: addon.duplicate,
-      meshSnapshot: () => ({ complete: true, workloads: [], services: [], removed: [], settings: undefined }),
+      meshSnapshot: () => ({
+        complete: true,
+        workloads: [],
+        services: [],
+        removed: [],
+        policies: [],
+        removedPolicies: [],
+        settings: undefined,
+      }),
       wantCertificate: () => undefined,
     },
     {
