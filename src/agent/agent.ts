@@ -1,7 +1,17 @@
 import type { Log, Metrics } from '../telemetry/index.ts';
 import { AgentError } from './errors.ts';
+import type { KernelPath } from './kernel-path/kernel-path.ts';
+import type { NodePolicy } from './node-policy.ts';
+import { observeKernelPath } from './observe-kernel-path.ts';
 import type { CapturedPods, Clock, DirectoryWatch, KernelUpkeep, PeerCredentials, PodKernel, Tunnel } from './ports.ts';
-import { encodeReply, type MeshStatusReply, type PodStatusReply, type Request, type StatusReply } from './protocol.ts';
+import {
+  encodeReply,
+  type KernelPathStatusReply,
+  type MeshStatusReply,
+  type PodStatusReply,
+  type Request,
+  type StatusReply,
+} from './protocol.ts';
 import { type PodRecord, Reconciler } from './reconcile.ts';
 import type { ClaimedRunDirectory } from './run-directory.ts';
 import { AgentServer } from './server.ts';
@@ -13,6 +23,10 @@ export interface AgentDeps {
   readonly tunnel: Tunnel;
   /** The node's share of the mesh; `NodeMesh` fits. Undefined: no control process, so the tunnel only relays. */
   readonly mesh?: { start(): void; stop(): void; status(): MeshStatusReply };
+  /** Which connections may go past the tunnel. Undefined: no control process, so none. */
+  readonly kernelPath?: Pick<KernelPath, 'start' | 'stop' | 'podsKnown' | 'podChanged' | 'status' | 'totals'>;
+  /** Answers about policy. Undefined: no control process, so there is none. */
+  readonly policy?: Pick<NodePolicy, 'test' | 'recentFlows'>;
   readonly clock: Clock;
   readonly directories: DirectoryWatch;
   readonly log: Log;
@@ -82,15 +96,18 @@ export class Agent {
     const { log, metrics, clock, kernel } = this.#deps;
     const { run, bootId, uid } = this.#options;
     try {
+      // First void what an earlier agent has vouched for.
+      this.#deps.kernelPath?.start();
       this.#deps.mesh?.start();
       const state = new StateFile({ log }, { path: run.state, bootId });
       const reconciler = new Reconciler(
-        { ...this.#deps, state },
+        { ...this.#deps, follower: this.#deps.kernelPath, state },
         given({ checkIntervalMs: this.#options.checkIntervalMs }),
       );
       this.#reconciler = reconciler;
       this.#observe(reconciler);
       await reconciler.start(await state.read());
+      this.#deps.kernelPath?.podsKnown();
       this.#reportUnclaimed();
       this.#upkeep = startUpkeep({ kernel, clock, log });
       this.#server = new AgentServer(
@@ -112,6 +129,7 @@ export class Agent {
       log.info({ socket: run.socket, pods: reconciler.pods().length }, 'ready');
     } catch (error) {
       this.#deps.mesh?.stop();
+      this.#deps.kernelPath?.stop();
       this.#upkeep?.stop();
       await this.#reconciler?.close();
       this.#options.run.release();
@@ -143,6 +161,7 @@ export class Agent {
     } finally {
       // Not before: connections that are being drained may still need to hear of the mesh.
       this.#deps.mesh?.stop();
+      this.#deps.kernelPath?.stop();
       this.#upkeep?.stop();
       this.#options.run.release();
       this.#setState({ kind: 'stopped' });
@@ -162,7 +181,22 @@ export class Agent {
         return encodeReply({ ok: true, status: this.#status(reconciler) });
       case 'metrics':
         return encodeReply({ ok: true, metrics: await this.#deps.metrics.text() });
+      case 'policy-test':
+        return encodeReply({ ok: true, answer: this.#policy().test(request) });
+      case 'recent-flows': {
+        const record = reconciler.pods().find(({ pod }) => pod.uid === request.uid);
+        const cookie = record === undefined || record.kind === 'enrolling' ? undefined : record.cookie;
+        return encodeReply({ ok: true, recent: this.#policy().recentFlows(cookie) });
+      }
     }
+  }
+
+  #policy(): Pick<NodePolicy, 'test' | 'recentFlows'> {
+    if (this.#deps.policy !== undefined) return this.#deps.policy;
+    throw new AgentError(
+      'NO_MESH',
+      'this agent follows no control process, so it knows no policy; start it with --node and --control',
+    );
   }
 
   #status(reconciler: Reconciler): StatusReply {
@@ -198,6 +232,7 @@ export class Agent {
       sessions: tunnel.sessions,
       descriptors: { open: tunnel.descriptors.open, limit: tunnel.descriptors.limit },
       mesh: this.#deps.mesh?.status() ?? null,
+      kernelPath: kernelPathStatus(this.#deps.kernelPath),
     };
   }
 
@@ -227,7 +262,6 @@ export class Agent {
       descriptorStops: () => tunnel.status().workers.reduce((sum, { descriptorStops }) => sum + descriptorStops, 0),
       openedConnections: () => tunnel.status().totals.accepted,
       endedConnections: () => tunnel.status().ended,
-      relayedConnections: () => tunnel.status().paths,
       sessions: () => tunnel.status().sessions,
       bytes: () => {
         const { bytesFromClients, bytesFromServers } = tunnel.status().totals;
@@ -235,11 +269,21 @@ export class Agent {
       },
       kernelEvents: () => countsByReason(kernel),
     });
+    observeKernelPath(this.#deps);
   }
 
   #setState(state: AgentState): void {
     this.#state = state;
   }
+}
+
+function kernelPathStatus(path: AgentDeps['kernelPath']): KernelPathStatusReply | null {
+  if (path === undefined) return null;
+  const { state, error, verdicts, services, flows, beats, kubelet } = path.status();
+  return {
+    ...{ state, verdicts, services, flows, heartbeats: beats, kubelet: kubelet ?? null },
+    ...(error === undefined ? {} : { error }),
+  };
 }
 
 function podStatus(

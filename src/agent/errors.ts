@@ -14,6 +14,7 @@ export const agentErrorCodes = [
   'NETNS_TAKEN',
   'ENROL_FAILED',
   'WITHDRAW_FAILED',
+  'NO_MESH',
   'INTERNAL',
   // an agent that cannot start
   'RUN_UNUSABLE',

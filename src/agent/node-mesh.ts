@@ -1,12 +1,16 @@
-import { type MeshUpdate, ReadModel, type SpiffeId, serviceName } from '../mesh/index.ts';
+import { type MeshUpdate, type ReadModel, type SpiffeId, serviceName } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import type { Clock, MeshSource, NodeCertificates, TunnelFeed } from './ports.ts';
+import type { Clock, MeshFollower, MeshSource, NodeCertificates, TunnelFeed } from './ports.ts';
 import type { MeshStatusReply } from './protocol.ts';
 
 export interface NodeMeshDeps {
   readonly source: MeshSource;
   readonly certificates: NodeCertificates;
   readonly tunnel: TunnelFeed;
+  /** Its only writer is this. */
+  readonly model: ReadModel;
+  /** Which connections may go past the tunnel. */
+  readonly kernelPath: MeshFollower;
   readonly clock: Pick<Clock, 'now'>;
   readonly log: Log;
 }
@@ -23,7 +27,7 @@ export interface NodeMeshOptions {
 export class NodeMesh {
   readonly #deps: NodeMeshDeps;
   readonly #node: string;
-  readonly #model = new ReadModel();
+  readonly #model: ReadModel;
   /** Of the mesh, for counting. */
   readonly #workloads = new Set<string>();
   readonly #services = new Set<string>();
@@ -31,6 +35,7 @@ export class NodeMesh {
 
   constructor(deps: NodeMeshDeps, options: NodeMeshOptions) {
     this.#deps = deps;
+    this.#model = deps.model;
     this.#node = options.node;
   }
 
@@ -67,6 +72,8 @@ export class NodeMesh {
       ...(this.#updatedAt === undefined ? {} : { lastUpdate: new Date(this.#updatedAt).toISOString() }),
       workloads: this.#workloads.size,
       services: this.#services.size,
+      policies: countOf(this.#model.policies()),
+      unknownPolicies: [...this.#deps.kernelPath.status().unknownPolicies],
       certificates: this.#deps.certificates.status().map(({ identity, state, notAfter, lastError }) => ({
         identity,
         state,
@@ -83,15 +90,31 @@ export class NodeMesh {
   }
 
   #updated(update: MeshUpdate): void {
-    const { tunnel, certificates, clock, log } = this.#deps;
-    this.#model.apply(update);
+    const { tunnel, certificates, kernelPath, clock } = this.#deps;
+    // The workers begin while this thread does its own part.
+    const told = tunnel.updateMesh(update);
+    const done = kernelPath.apply(update, () => this.#model.apply(update));
     this.#count(update);
-    tunnel.updateMesh(update);
     certificates.want(this.#model.identitiesOn(this.#node));
-    const counts = { workloads: this.#workloads.size, services: this.#services.size };
-    if (this.#updatedAt === undefined) log.info(counts, 'the mesh is known');
-    else log.debug(counts, 'the mesh has changed');
+    const isFirst = this.#updatedAt === undefined;
     this.#updatedAt = clock.now();
+    void this.#tell(Promise.all([told, done]), isFirst);
+  }
+
+  /** When an update is in force everywhere. */
+  async #tell(done: Promise<unknown>, isFirst: boolean): Promise<void> {
+    const { log } = this.#deps;
+    const counts = {
+      ...{ workloads: this.#workloads.size, services: this.#services.size },
+      policies: countOf(this.#model.policies()),
+    };
+    try {
+      await done;
+      if (isFirst) log.info(counts, 'the mesh is known');
+      else log.debug(counts, 'the mesh has changed');
+    } catch (error) {
+      log.error({ ...counts, error }, 'an update of the mesh is not in force everywhere');
+    }
   }
 
   #count(update: MeshUpdate): void {
@@ -108,4 +131,18 @@ export class NodeMesh {
   }
 }
 
-const NOTHING_YET: MeshUpdate = { complete: false, workloads: [], services: [], removed: [], settings: undefined };
+function countOf(all: Iterable<unknown>): number {
+  let count = 0;
+  for (const _ of all) count += 1;
+  return count;
+}
+
+const NOTHING_YET: MeshUpdate = {
+  complete: false,
+  workloads: [],
+  services: [],
+  removed: [],
+  policies: [],
+  removedPolicies: [],
+  settings: undefined,
+};

@@ -123,7 +123,32 @@ export interface TunnelStatus {
     /** Since the agent started: one end did not prove to be who it should, or could not. */
     readonly handshakesFailed: number;
   };
+  /** Since the agent started, of the connections that the tunnel carries to pods of this node. */
+  readonly policy: {
+    /** What was answered to new connections, by reason (src/policy, `DecisionReason`). */
+    readonly decisions: Readonly<Record<string, number>>;
+    /** What dry-run policies would have done; a no of ALLOW policies is a denial. */
+    readonly dryRun: { readonly denies: number; readonly allows: number };
+    /** Open connections that were reset because policy, or what it is about, changed. */
+    readonly closed: number;
+  };
   readonly descriptors: { readonly open: number; readonly limit: number };
+}
+
+/** Whoever has to act on an update of the mesh in the turn of the loop in which it is applied. `KernelPath` fits. */
+export interface MeshFollower {
+  /**
+   * Calls `run`, which applies the update, in between what it must see before and after. What the update forbids is in force
+   * when this returns; the promise is kept when all of it is.
+   */
+  apply(update: MeshUpdate, run: () => void): Promise<void>;
+  status(): { readonly unknownPolicies: readonly string[] };
+}
+
+/** Told what becomes of this node's pods. */
+export interface PodFollower {
+  /** `enrolled`: served; `captured`: not served, so its connections are refused; `left`: no longer captured. */
+  podChanged(pod: Pod, cookie: NetnsCookie, state: 'enrolled' | 'captured' | 'left'): void;
 }
 
 /** Time, so that tests need not wait for it. */
@@ -157,7 +182,8 @@ export interface MeshSource {
 
 /** What the tunnel is told of the mesh and of this node's certificates. */
 export interface TunnelFeed {
-  updateMesh(update: MeshUpdate): void;
+  /** Resolves when it is in force in every worker, and what it forbids has been reset. */
+  updateMesh(update: MeshUpdate): Promise<void>;
   updateCertificate(change: CertificateChange): void;
 }
 

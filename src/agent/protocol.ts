@@ -15,6 +15,8 @@ import {
   parseCidr,
 } from '../mesh/index.ts';
 import { AgentError, agentErrorCodes } from './errors.ts';
+import { policyAnswer, recentFlowsAnswer } from './policy-protocol.ts';
+import { MAX_QUESTION_LENGTH } from './policy-question.ts';
 
 /** Longest request line, without its newline. */
 export const MAX_REQUEST_BYTES = 65_536;
@@ -79,6 +81,8 @@ const wirePod = z.strictObject({
   excludeInboundCidrs: cidrs,
 });
 
+const question = z.string().max(MAX_QUESTION_LENGTH);
+
 const wireRequest = z.discriminatedUnion(
   'method',
   [
@@ -86,8 +90,15 @@ const wireRequest = z.discriminatedUnion(
     z.strictObject({ method: z.literal('withdraw'), uid }),
     z.strictObject({ method: z.literal('status') }),
     z.strictObject({ method: z.literal('metrics') }),
+    z.strictObject({
+      method: z.literal('policy-test'),
+      from: question,
+      to: question,
+      explain: z.boolean().default(false),
+    }),
+    z.strictObject({ method: z.literal('recent-flows'), uid }),
   ],
-  { error: 'must be one of "enrol", "withdraw", "status", "metrics"' },
+  { error: 'must be one of "enrol", "withdraw", "status", "metrics", "policy-test", "recent-flows"' },
 );
 
 /** A pod as it is written on the wire and in the state file. */
@@ -97,7 +108,11 @@ export type Request =
   | { readonly method: 'enrol'; readonly pod: Pod }
   | { readonly method: 'withdraw'; readonly uid: string }
   | { readonly method: 'status' }
-  | { readonly method: 'metrics' };
+  | { readonly method: 'metrics' }
+  /** Whether one may connect to another; `explain`: every policy and rule too. */
+  | { readonly method: 'policy-test'; readonly from: string; readonly to: string; readonly explain: boolean }
+  /** Connections of one pod that ended last. */
+  | { readonly method: 'recent-flows'; readonly uid: string };
 
 export type EnrolResult = 'enrolled' | 'updated' | 'unchanged';
 export type WithdrawResult = 'withdrawn' | 'unchanged';
@@ -128,6 +143,10 @@ const meshStatus = z.object({
   lastUpdate: z.string().optional(),
   workloads: z.number(),
   services: z.number(),
+  /** Authorization policies of the whole mesh. */
+  policies: z.number(),
+  /** Policies that pods of this node name and nobody knows: nobody is let in to these pods. */
+  unknownPolicies: z.array(z.string()),
   certificates: z.array(
     z.object({
       identity: z.string(),
@@ -138,6 +157,23 @@ const meshStatus = z.object({
       lastError: z.string().optional(),
     }),
   ),
+});
+
+const kernelPathStatus = z.object({
+  /** `off`: every connection goes through the tunnel; `failed`: so it does until the kernel takes what it is told again. */
+  state: z.enum(['new', 'off', 'on', 'failed', 'stopped']),
+  /** Why it failed. */
+  error: z.string().optional(),
+  /** Pairs of pod and destination that need no tunnel. */
+  verdicts: z.number(),
+  /** Addresses and ports of services of which the kernel chooses a backend. */
+  services: z.number(),
+  /** Connections on the kernel path at this moment. */
+  flows: z.number(),
+  /** Signs of life that the kernel has been given. */
+  heartbeats: z.number(),
+  /** The kubelet's control group. Null: none is found, so policy decides about its probes. */
+  kubelet: z.string().nullable(),
 });
 
 const statusReply = z.object({
@@ -175,10 +211,13 @@ const statusReply = z.object({
   descriptors: z.object({ open: z.number(), limit: z.number() }),
   /** Null: the agent follows no control process, so it only relays. */
   mesh: meshStatus.nullable(),
+  /** Null: the agent follows no control process. */
+  kernelPath: kernelPathStatus.nullable(),
 });
 
 export type PodStatusReply = z.infer<typeof podStatus>;
 export type MeshStatusReply = z.infer<typeof meshStatus>;
+export type KernelPathStatusReply = z.infer<typeof kernelPathStatus>;
 export type StatusReply = z.infer<typeof statusReply>;
 
 const errorReply = z.object({
@@ -195,6 +234,8 @@ const replySchemas = {
   withdraw: z.object({ ok: z.literal(true), result: z.enum(['withdrawn', 'unchanged']) }),
   status: z.object({ ok: z.literal(true), status: statusReply }),
   metrics: z.object({ ok: z.literal(true), metrics: z.string() }),
+  'policy-test': z.object({ ok: z.literal(true), answer: policyAnswer }),
+  'recent-flows': z.object({ ok: z.literal(true), recent: recentFlowsAnswer }),
 };
 
 /** What each method answers with. */

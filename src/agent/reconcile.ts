@@ -13,7 +13,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { messageOf, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import type { Log, Metrics } from '../telemetry/index.ts';
 import { AgentError, type AgentErrorCode } from './errors.ts';
-import type { Clock, DirectoryWatch, PodKernel, PreparedPod, Tunnel } from './ports.ts';
+import type { Clock, DirectoryWatch, PodFollower, PodKernel, PreparedPod, Tunnel } from './ports.ts';
 import type { EnrolResult, WithdrawResult } from './protocol.ts';
 import type { SavedPod } from './state.ts';
 
@@ -39,6 +39,8 @@ type KnownPod = Exclude<PodRecord, { kind: 'enrolling' }>;
 interface ReconcilerDeps {
   readonly kernel: PodKernel;
   readonly tunnel: Tunnel;
+  /** Undefined: nobody follows. */
+  readonly follower?: PodFollower | undefined;
   readonly state: { save(snapshot: () => readonly SavedPod[]): Promise<void> };
   readonly clock: Clock;
   readonly directories: DirectoryWatch;
@@ -417,14 +419,27 @@ export class Reconciler {
   // --- records, steps, turns ------------------------------------------------------------------------------------------
 
   #set(record: PodRecord): void {
+    const before = this.#records.get(record.pod.uid);
     this.#records.set(record.pod.uid, record);
     this.#watchDirectories();
+    this.#tell(before, record);
   }
 
   #forget(uid: string, cookie: NetnsCookie | undefined): void {
+    const before = this.#records.get(uid);
     this.#records.delete(uid);
     if (cookie !== undefined) this.#owners.delete(cookie);
     this.#watchDirectories();
+    this.#tell(before, undefined);
+  }
+
+  /** A namespace is left when its pod has another, when it is withdrawn, or when nothing is known of it any more. */
+  #tell(before: PodRecord | undefined, record: PodRecord | undefined): void {
+    const { follower } = this.#deps;
+    const [old, cookie] = [cookieOf(before), cookieOf(record)];
+    if (before !== undefined && old !== undefined && old !== cookie) follower?.podChanged(before.pod, old, 'left');
+    if (record === undefined || cookie === undefined) return;
+    follower?.podChanged(record.pod, cookie, followedAs[record.kind]);
   }
 
   #watchDirectories(): void {
@@ -532,6 +547,13 @@ export class Reconciler {
   #refuseWhenClosed(): void {
     if (this.#closed) throw new AgentError('SHUTTING_DOWN', 'the agent is shutting down; try again when it is back');
   }
+}
+
+/** What whoever follows the pods makes of a record. */
+const followedAs = { enrolled: 'enrolled', failed: 'captured', withdrawing: 'left', enrolling: 'left' } as const;
+
+function cookieOf(record: PodRecord | undefined): NetnsCookie | undefined {
+  return record === undefined || record.kind === 'enrolling' ? undefined : record.cookie;
 }
 
 /** The log fields that name a pod. */

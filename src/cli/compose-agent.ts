@@ -1,25 +1,19 @@
 /** Joins the rooms into a node agent. */
 import { existsSync, readFileSync } from 'node:fs';
-import { resolve } from 'node:path';
 import process from 'node:process';
 import {
   Agent,
   type AgentDeps,
   claimRunDirectory,
-  type MeshSource,
-  type NodeCertificates,
-  NodeMesh,
   systemClock,
   systemDirectories,
   type Tunnel,
-  type TunnelFeed,
 } from '../agent/index.ts';
-import { ControlClient } from '../control/index.ts';
-import { CertificateStore, systemClock as timer } from '../identity/index.ts';
 import { duplicate, openKernel, peerUid } from '../kernel/index.ts';
 import { type MeshUpdate, messageOf } from '../mesh/index.ts';
-import { type Log, type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
+import { type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
 import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
+import { joinMesh, type MeshOptions } from './compose-mesh.ts';
 import { type ExitCode, exitCode } from './exit.ts';
 import { runService } from './service.ts';
 import { version } from './version.ts';
@@ -41,19 +35,6 @@ interface AgentCommandOptions {
   readonly mesh: MeshOptions | undefined;
 }
 
-interface MeshOptions {
-  /** This node's name. */
-  readonly node: string;
-  /** Path of the node's socket of the control process; a relative one is resolved against the working directory. */
-  readonly control: string;
-  /** Seconds, as all that follow. A session of the pool may be idle for so long. */
-  readonly poolIdle: number;
-  /** PING after so much silence. */
-  readonly pingInterval: number;
-  /** No answer to it in time: the peer is gone. */
-  readonly pingTimeout: number;
-}
-
 export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> {
   const log = openLog({ level: options.logLevel });
   const metrics = openMetrics();
@@ -63,26 +44,36 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
     const run = claimRunDirectory(options.run, uid);
     const kernel = openKernel({ cgroup, bpffs, workers });
     const limit = descriptorLimit();
+    const logsConnections = options.logLevel === 'debug' || options.logLevel === 'trace';
     const tunnel: TunnelWorkers = new TunnelWorkers(
       {
         log,
         duplicate,
-        // Workers ask when they are started, so not before `mesh` is there.
-        meshSnapshot: () => mesh?.snapshot() ?? NO_MESH,
-        wantCertificate: (identity) => mesh?.wantCertificate(identity),
+        // Workers ask when they are started, so not before `joined` is there.
+        meshSnapshot: () => joined?.mesh.snapshot() ?? NO_MESH,
+        wantCertificate: (identity) => joined?.mesh.wantCertificate(identity),
+        ...(options.mesh === undefined ? {} : { flowsEnded: (records) => joined?.flows.add(records) }),
+        ...(options.mesh?.kernelPath === true
+          ? { pathWanted: ({ source, destination }) => joined?.kernelPath.request(source, destination) }
+          : {}),
       },
       {
         entry: new URL('./compose-worker.ts', import.meta.url),
         workers,
         descriptorLimit: limit,
         descriptorReserve: descriptorReserve(limit, workers),
-        logsConnections: options.logLevel === 'debug' || options.logLevel === 'trace',
+        logsConnections,
         composition: { bpffs },
         ...(options.mesh === undefined ? {} : { mesh: tunnelMesh(options.mesh) }),
       },
     );
-    const mesh = options.mesh === undefined ? undefined : joinMesh(options.mesh, tunnel, log);
-    if (mesh === undefined) log.warn({}, 'no control process is given: connections are relayed, never encrypted');
+    const joined = options.mesh && joinMesh({ kernel, tunnel, log }, options.mesh, { cgroup, logsConnections });
+    if (joined === undefined) {
+      log.warn({}, 'no control process is given: connections are relayed, never encrypted');
+      // What an earlier agent has vouched for.
+      kernel.clearPaths();
+      kernel.setKubelet(undefined);
+    }
     const deps: AgentDeps = {
       kernel: {
         prepare: (pod) => kernel.prepare(pod),
@@ -95,12 +86,12 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         faults: () => kernel.faults(),
         mend: () => kernel.mend(),
         sweep: () => void kernel.sweep(),
-        events: () => kernel.events(),
+        events: () => joined?.kernelPath.events() ?? kernel.events(),
         counts: () => kernel.counts(),
         peerUid,
       },
       tunnel: tunnel satisfies Tunnel,
-      ...(mesh === undefined ? {} : { mesh }),
+      ...(joined && { mesh: joined.mesh, kernelPath: joined.kernelPath, policy: joined.policy }),
       clock: systemClock,
       directories: systemDirectories(log),
       log,
@@ -122,7 +113,15 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
 
 type TunnelMesh = NonNullable<TunnelWorkersOptions['mesh']>;
 
-const NO_MESH: MeshUpdate = { complete: false, workloads: [], services: [], removed: [], settings: undefined };
+const NO_MESH: MeshUpdate = {
+  complete: false,
+  workloads: [],
+  services: [],
+  removed: [],
+  policies: [],
+  removedPolicies: [],
+  settings: undefined,
+};
 
 function tunnelMesh({ node, poolIdle, pingInterval, pingTimeout }: MeshOptions): TunnelMesh {
   return {
@@ -131,26 +130,6 @@ function tunnelMesh({ node, poolIdle, pingInterval, pingTimeout }: MeshOptions):
     pingIntervalMs: pingInterval * 1000,
     pingTimeoutMs: pingTimeout * 1000,
   };
-}
-
-/** The control process, the certificates of this node, and the tunnel. */
-function joinMesh({ node, control }: MeshOptions, tunnel: TunnelFeed, log: Log): NodeMesh {
-  const source = new ControlClient(
-    { log, clock: timer, directories: systemDirectories(log) },
-    // Absolute, so that the log tells where it was looked for.
-    { path: resolve(control), node },
-  );
-  const certificates = new CertificateStore({ authority: source, clock: timer, log });
-  return new NodeMesh(
-    {
-      source: source satisfies MeshSource,
-      certificates: certificates satisfies NodeCertificates,
-      tunnel,
-      clock: systemClock,
-      log,
-    },
-    { node },
-  );
 }
 
 /**

@@ -4,6 +4,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import { codeOf, messageOf } from '../mesh/index.ts';
 import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
+import { addPolicyCommands } from './policy-command.ts';
 import { version } from './version.ts';
 
 const MAX_WORKERS = 64;
@@ -52,15 +53,29 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
       10,
     )
     .option('--ping-timeout <seconds>', 'wait for that sign before the peer counts as gone', someSeconds, 20)
+    .addOption(
+      new Option('--kernel-path <switch>', 'whether connections that need no encryption go past the tunnel')
+        .choices(['on', 'off'])
+        .default('on'),
+    )
+    .option(
+      '--kubelet-cgroup <dir>',
+      "the kubelet's cgroup, whose probes are let in; default: where systemd usually has it",
+      absolutePath,
+    )
     .action(async (options: NodeOptions & LogOption & AgentOptions, self: Command) => {
-      const { node, control, poolIdle, pingInterval, pingTimeout, ...rest } = options;
+      const { node, control, poolIdle, pingInterval, pingTimeout, kernelPath, kubeletCgroup, ...rest } = options;
       if ((node === undefined) !== (control === undefined))
         self.error('error: give --node and --control together, or neither');
+      if (control === undefined && kubeletCgroup !== undefined)
+        self.error(
+          'error: --kubelet-cgroup needs --control: without a mesh there is no policy that could refuse a probe',
+        );
       const { runAgent } = await import('./compose-agent.ts');
       const mesh =
         node === undefined || control === undefined
           ? undefined
-          : { node, control, poolIdle, pingInterval, pingTimeout };
+          : { node, control, poolIdle, pingInterval, pingTimeout, kernelPath: kernelPath === 'on', kubeletCgroup };
       ended(await runAgent({ ...rest, mesh }));
     });
 
@@ -121,6 +136,8 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
       ended(await status(options, output));
     });
 
+  addPolicyCommands(command('policy', 'who may connect to whom: check, test, replay'), RUN, output, ended);
+
   withKernel(command('preflight', 'whether this node can run the agent'))
     .option('--json', 'for machines', false)
     .action(async (options: KernelOptions & JsonOption) => {
@@ -177,6 +194,8 @@ interface AgentOptions {
   readonly poolIdle: number;
   readonly pingInterval: number;
   readonly pingTimeout: number;
+  readonly kernelPath: 'on' | 'off';
+  readonly kubeletCgroup?: string;
 }
 interface ControlOptions {
   readonly manifests: string;
@@ -247,6 +266,11 @@ function someSeconds(text: string): number {
   const number = seconds(text);
   if (number >= LEAST_SECONDS && number <= MOST_SECONDS) return number;
   throw new InvalidArgumentError(`It must be from ${LEAST_SECONDS} to ${MOST_SECONDS} seconds.`);
+}
+
+function absolutePath(text: string): string {
+  if (text.startsWith('/')) return text;
+  throw new InvalidArgumentError('It must be an absolute path.');
 }
 
 function commaList(text: string): string[] {

@@ -43,6 +43,7 @@ export function formatStatus(status: StatusReply): string {
       `${formatPaths(status)}\n` +
       `descriptors: ${descriptors.open} of ${descriptors.limit}\n`,
     ...formatMesh(status.mesh),
+    ...formatKernelPath(status.kernelPath),
   ];
   const uncaptured = pods.flatMap(uncapturedLine);
   if (uncaptured.length > 0) parts.push(uncaptured.join(''));
@@ -62,25 +63,45 @@ function formatPaths({ paths: { outbound, inbound }, sessions }: StatusReply): s
 }
 
 function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+  return many(count, noun, `${noun}s`);
+}
+
+function many(count: number, one: string, several: string): string {
+  return `${count} ${count === 1 ? one : several}`;
 }
 
 function formatMesh(mesh: StatusReply['mesh']): string[] {
   if (mesh === null) return ['mesh: none; without --node and --control connections are only relayed\n'];
-  const { node, connected, since, reason, lastUpdate, workloads, services, certificates } = mesh;
+  const { node, connected, since, reason, lastUpdate, workloads, services, policies, certificates } = mesh;
   const known =
     lastUpdate === undefined
       ? 'nothing is known of the mesh yet'
-      : `${counted(workloads, 'workload')} and ${counted(services, 'service')}, last update ${lastUpdate}`;
+      : `${counted(workloads, 'workload')}, ${counted(services, 'service')} and ${many(policies, 'policy', 'policies')}, last update ${lastUpdate}`;
+  const unknown = mesh.unknownPolicies.map(
+    (policy) => `policy ${policy} is not known, so pods of this node that it is for let nobody in\n`,
+  );
   const link = connected ? `connected since ${since}` : `not connected since ${since} (${reason})`;
   return [
-    `mesh: node ${node}, ${link}\n${known}\n`,
+    `mesh: node ${node}, ${link}\n${known}\n${unknown.join('')}`,
     certificates.length === 0
       ? 'no identity of this node needs a certificate\n'
       : table(
           ['IDENTITY', 'CERTIFICATE', 'EXPIRES', 'LAST FAILURE'],
           certificates.map((each) => [each.identity, each.state, each.expires ?? '-', each.lastError ?? '']),
         ),
+  ];
+}
+
+function formatKernelPath(path: StatusReply['kernelPath']): string[] {
+  if (path === null) return [];
+  const { state, error, verdicts, services, flows, heartbeats, kubelet } = path;
+  const why = error === undefined ? '' : ` (${error})`;
+  const found = kubelet === null ? 'not found, so policy decides about its probes' : kubelet;
+  return [
+    `kernel path: ${state}${why}; ${counted(verdicts, 'verdict')}, ${counted(services, 'service')}, ${counted(flows, 'flow')} open, ${counted(heartbeats, 'heartbeat')}
+` +
+      `kubelet's cgroup: ${found}
+`,
   ];
 }
 

@@ -1,3 +1,5 @@
+import { printable } from './paint.ts';
+
 /** Columns of text, padded so that they stand below each other; the last column is left as it is. */
 export function table(head: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
   const widths = head.map((title, column) =>
@@ -11,9 +13,4 @@ export function table(head: readonly string[], rows: ReadonlyArray<readonly stri
       .join('  ')
       .trimEnd();
   return `${[line(head), ...rows.map(line)].join('\n')}\n`;
-}
-
-/** Control characters must not reach a terminal. */
-function printable(text: string): string {
-  return text.replaceAll(/\p{Cc}/gu, '?');
 }

@@ -20,6 +20,22 @@ export interface MetricSources {
   bytes?(): { readonly client: number; readonly server: number };
   /** The kernel's counters summed over pods, by reason. */
   kernelEvents?(): Readonly<Record<string, number>>;
+  /** What policy has answered since the agent started, by reason. */
+  policyDecisions?(): Readonly<Record<string, number>>;
+  /** What dry-run policies would have done since the agent started, by result. */
+  policyDryRun?(): Readonly<Record<string, number>>;
+  /** Connections ended since the agent started because policy changed, by path. */
+  policyClosed?(): Readonly<Record<string, number>>;
+  /** Policies, by whether they are known. */
+  policies?(): Readonly<Record<string, number>>;
+  kernelPath?(): {
+    readonly isOn: boolean;
+    readonly verdicts: number;
+    readonly services: number;
+    readonly flows: number;
+  };
+  /** Verdicts asked for since the agent started, by what became of it. */
+  kernelPathRequests?(): Readonly<Record<string, number>>;
 }
 
 /** All metrics of a node agent. Every label has a closed set of values, so the number of series is bounded. */
@@ -60,6 +76,25 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
   gauge('culvert_enrolled_pods', 'Pods that are enrolled on this node', () => sources.enrolledPods?.());
   gauge('culvert_connections_open', 'Connections relayed at this moment', () => sources.openConnections?.());
   gauge('culvert_tunnel_sessions_open', 'Sessions of the tunnel at this moment', () => sources.sessions?.().open);
+  gauge('culvert_kernel_path_on', 'Whether connections may go past the tunnel', () => {
+    const isOn = sources.kernelPath?.().isOn;
+    return isOn === undefined ? undefined : Number(isOn);
+  });
+  gauge(
+    'culvert_kernel_path_verdicts',
+    'Pairs of pod and destination that need no tunnel',
+    () => sources.kernelPath?.().verdicts,
+  );
+  gauge(
+    'culvert_kernel_path_services',
+    'Ports of services of which the kernel chooses a backend',
+    () => sources.kernelPath?.().services,
+  );
+  gauge(
+    'culvert_kernel_path_flows',
+    'Connections on the kernel path at this moment',
+    () => sources.kernelPath?.().flows,
+  );
   gauge('culvert_workers', 'Tunnel workers that serve', () => sources.workers?.());
   gauge('culvert_descriptors_open', 'Descriptors in use', () => sources.descriptors?.().open);
   gauge('culvert_descriptors_limit', 'Descriptors that the process may use', () => sources.descriptors?.().limit);
@@ -113,9 +148,31 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
     sources.bytes?.(),
   );
 
+  byLabel('reason', 'culvert_policy_decisions_total', 'What policy answered to new connections, by reason', () =>
+    sources.policyDecisions?.(),
+  );
+  byLabel('result', 'culvert_policy_dry_run_total', 'What dry-run policies would have done, by result', () =>
+    sources.policyDryRun?.(),
+  );
+  byLabel('path', 'culvert_policy_closed_connections_total', 'Connections ended because policy changed, by path', () =>
+    sources.policyClosed?.(),
+  );
+  byLabel('result', 'culvert_kernel_path_requests_total', 'Verdicts asked for, by what became of it', () =>
+    sources.kernelPathRequests?.(),
+  );
+
+  new Gauge({
+    name: 'culvert_policies',
+    help: 'Authorization policies, by whether they are known or only named by pods of this node',
+    registers,
+    labelNames: ['state'],
+    collect() {
+      for (const [state, count] of Object.entries(sources.policies?.() ?? {})) this.labels(state).set(count);
+    },
+  });
   new Counter({
     name: 'culvert_connections_path_total',
-    help: 'Connections relayed, by direction and path',
+    help: 'Connections by direction and path',
     registers,
     labelNames: ['direction', 'path'],
     collect() {

@@ -5,7 +5,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Agent, type AgentDeps } from '../../../src/agent/agent.ts';
-import { callAgent, claimRunDirectory, systemClock, systemDirectories } from '../../../src/agent/index.ts';
+import { callAgent, claimRunDirectory, NodePolicy, systemClock, systemDirectories } from '../../../src/agent/index.ts';
+import { ReadModel } from '../../../src/mesh/index.ts';
+import { PolicyBook } from '../../../src/policy/index.ts';
 import { openMetrics, silentLog } from '../../../src/telemetry/index.ts';
 import { FakePodKernel } from '../../contract/fakes/pod-kernel.ts';
 import { pod } from '../../contract/fakes/pods.ts';
@@ -20,8 +22,16 @@ function runPath(t: ExecutionContext): string {
 }
 
 type Mesh = NonNullable<AgentDeps['mesh']>;
+type Path = NonNullable<AgentDeps['kernelPath']>;
 
-function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1', mesh?: Mesh) {
+function setUp(
+  run: string,
+  kernel = new FakePodKernel(),
+  bootId = 'boot-1',
+  mesh?: Mesh,
+  policy?: NonNullable<AgentDeps['policy']>,
+  kernelPath?: Path,
+) {
   const tunnel = new FakeTunnel();
   const log = silentLog();
   const claimed = claimRunDirectory(run, uid);
@@ -44,6 +54,8 @@ function setUp(run: string, kernel = new FakePodKernel(), bootId = 'boot-1', mes
       },
       tunnel,
       ...(mesh === undefined ? {} : { mesh }),
+      ...(policy === undefined ? {} : { policy }),
+      ...(kernelPath === undefined ? {} : { kernelPath }),
       clock: systemClock,
       directories: systemDirectories(log),
       log,
@@ -108,6 +120,8 @@ function strangeMesh(calls: string[]): Mesh {
       reason: 'connect ENOENT',
       workloads: 0,
       services: 0,
+      policies: 0,
+      unknownPolicies: [],
       certificates: [],
     }),
   };
@@ -131,6 +145,39 @@ test('without a control process there is no mesh in its status', async (t) => {
   await agent.stop();
 });
 
+test('asked about policy without a control process, it says why it cannot answer', async (t) => {
+  const { agent, path } = setUp(runPath(t));
+  await agent.start();
+  const question = { method: 'policy-test', from: 'none', to: 'shop/web-0:80', explain: false } as const;
+  await t.throwsAsync(callAgent<'policy-test'>(question, { path }), { code: 'NO_MESH', message: /--control/ });
+  await t.throwsAsync(callAgent<'recent-flows'>({ method: 'recent-flows', uid: 'uid-a' }, { path }), {
+    code: 'NO_MESH',
+  });
+  await agent.stop();
+});
+
+test('tells of the flows of its own pods only', async (t) => {
+  const mesh = new ReadModel();
+  const asked: unknown[] = [];
+  const flows = {
+    of: (cookie: bigint) => {
+      asked.push(cookie);
+      return [];
+    },
+  };
+  const policy = new NodePolicy({ mesh, book: new PolicyBook(mesh), flows });
+  const { agent, kernel, path } = setUp(runPath(t), undefined, undefined, undefined, policy);
+  kernel.addNamespace('/run/netns/a', 5n);
+  await agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path });
+  for (const uid of ['uid-a', 'uid-b'])
+    t.deepEqual((await callAgent<'recent-flows'>({ method: 'recent-flows', uid }, { path })).recent.flows, []);
+  t.deepEqual(asked, [5n]);
+  const question = { method: 'policy-test', from: 'none', to: 'shop/web-0:80', explain: false } as const;
+  t.is((await callAgent<'policy-test'>(question, { path })).answer.reason, 'mesh-unknown');
+  await agent.stop();
+});
+
 test('follows the mesh from before its first pod is served until the last connection has ended', async (t) => {
   const run = runPath(t);
   const first = setUp(run);
@@ -144,6 +191,69 @@ test('follows the mesh from before its first pod is served until the last connec
   await agent.start();
   await agent.stop();
   t.deepEqual(calls, ['mesh start', 'serve 5', 'shutdown 50', 'mesh stop']);
+});
+
+/** A kernel path with a few numbers, with its calls in the order of the mesh's. */
+function numberedPath(calls: string[]): Path {
+  return {
+    start: () => void calls.push('path start'),
+    stop: () => void calls.push('path stop'),
+    podsKnown: () => void calls.push('pods known'),
+    podChanged: (each, cookie, state) => void calls.push(`${each.uid} ${cookie} ${state}`),
+    status: () => ({
+      ...{ state: 'on', error: undefined, verdicts: 1, services: 2, flows: 3, beats: 4 },
+      ...{ kubelet: '/kubelet', unknownPolicies: [] },
+    }),
+    totals: () => ({
+      requests: { given: 5, denied: 6 },
+      decisions: { allowed: 1, 'not-allowed': 2 },
+      dryRun: { denies: 1, allows: 2 },
+      closed: 7,
+      ended: { outbound: 8, inbound: 9 },
+    }),
+  };
+}
+
+test('voids what was vouched for before it hears of the mesh, and judges what lives when all pods are known', async (t) => {
+  const run = runPath(t);
+  const calls: string[] = [];
+  const kernelPath = numberedPath(calls);
+  const { agent, kernel, path } = setUp(run, undefined, undefined, strangeMesh(calls), undefined, kernelPath);
+  kernel.addNamespace('/run/netns/a', 5n);
+  await agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path });
+  t.deepEqual(calls, ['path start', 'mesh start', 'pods known', 'uid-a 5 enrolled']);
+  const { status } = await callAgent<'status'>({ method: 'status' }, { path });
+  t.deepEqual(status.kernelPath, {
+    state: 'on',
+    verdicts: 1,
+    services: 2,
+    flows: 3,
+    heartbeats: 4,
+    kubelet: '/kubelet',
+  });
+  const { metrics } = await callAgent<'metrics'>({ method: 'metrics' }, { path });
+  for (const line of [
+    'culvert_kernel_path_on 1',
+    'culvert_kernel_path_verdicts 1',
+    'culvert_kernel_path_services 2',
+    'culvert_kernel_path_flows 3',
+    'culvert_kernel_path_requests_total{result="given"} 5',
+    'culvert_connections_path_total{direction="outbound",path="kernel"} 8',
+    'culvert_connections_path_total{direction="inbound",path="kernel"} 9',
+    'culvert_policy_decisions_total{reason="allowed"} 10',
+    'culvert_policy_decisions_total{reason="denied"} 10',
+    'culvert_policy_decisions_total{reason="not-allowed"} 2',
+    'culvert_policy_dry_run_total{result="deny"} 12',
+    'culvert_policy_dry_run_total{result="allow"} 14',
+    'culvert_policy_closed_connections_total{path="tunnel"} 13',
+    'culvert_policy_closed_connections_total{path="kernel"} 7',
+    'culvert_policies{state="known"} 0',
+    'culvert_policies{state="unknown"} 0',
+  ])
+    t.true(metrics.includes(`${line}\n`), line);
+  await agent.stop();
+  t.deepEqual(calls.slice(-2), ['mesh stop', 'path stop']);
 });
 
 test('an agent that cannot start follows no mesh', async (t) => {

@@ -1,8 +1,9 @@
 import test from 'ava';
+import type { MeshFollower } from '../../../src/agent/index.ts';
 import { NodeMesh } from '../../../src/agent/node-mesh.ts';
-import { identityOf, type SpiffeId } from '../../../src/mesh/index.ts';
-import { silentLog } from '../../../src/telemetry/index.ts';
+import { identityOf, type MeshUpdate, ReadModel, type SpiffeId } from '../../../src/mesh/index.ts';
 import { FakeClock } from '../../contract/fakes/clock.ts';
+import { FakeLog } from '../../contract/fakes/log.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
 import { FakeMeshSource } from '../../contract/fakes/mesh-source.ts';
 import { FakeNodeCertificates } from '../../contract/fakes/node-certificates.ts';
@@ -16,8 +17,27 @@ const whole = meshUpdate({ complete: true, workloads: [web, db, plain], services
 function setUp() {
   const [source, certificates, tunnel] = [new FakeMeshSource(), new FakeNodeCertificates(), new FakeTunnelFeed()];
   const clock = new FakeClock(Date.UTC(2026, 0, 1));
-  const mesh = new NodeMesh({ source, certificates, tunnel, clock, log: silentLog() }, { node: 'n1' });
-  return { source, certificates, tunnel, clock, mesh };
+  const [model, kernelPath, log] = [new ReadModel(), new FakeFollower(), new FakeLog()];
+  const deps = { source, certificates, tunnel, model, kernelPath, clock, log: log.log };
+  const mesh = new NodeMesh(deps, { node: 'n1' });
+  return { source, certificates, tunnel, clock, mesh, model, kernelPath, log };
+}
+
+/** Applies what it is given, and is done with it when a test says so. */
+class FakeFollower implements MeshFollower {
+  readonly applied: MeshUpdate[] = [];
+  unknownPolicies: string[] = [];
+  gate: Promise<void> = Promise.resolve();
+
+  async apply(update: MeshUpdate, run: () => void): Promise<void> {
+    run();
+    this.applied.push(update);
+    await this.gate;
+  }
+
+  status() {
+    return { unknownPolicies: this.unknownPolicies };
+  }
 }
 
 test('tells the tunnel every update as it came', (t) => {
@@ -27,6 +47,32 @@ test('tells the tunnel every update as it came', (t) => {
   const change = meshUpdate({ removed: [db.uid] });
   source.publish(change);
   t.deepEqual(tunnel.updates, [whole, change]);
+});
+
+test('has every update applied by the kernel path, and says that it is in force when path and workers are done', async (t) => {
+  const { source, tunnel, mesh, model, kernelPath, log } = setUp();
+  mesh.start();
+  const [path, workers] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  kernelPath.gate = path.promise;
+  tunnel.gate = workers.promise;
+  source.publish(whole);
+  t.deepEqual(kernelPath.applied, [whole]);
+  t.is(model.workload(web.uid)?.uid, web.uid);
+  path.resolve();
+  await path.promise;
+  t.deepEqual(log.entries, []);
+  workers.resolve();
+  t.is((await log.next('the mesh is known')).level, 'info');
+  source.publish(meshUpdate({ removed: [db.uid] }));
+  t.deepEqual((await log.next('the mesh has changed')).fields, { workloads: 2, services: 1, policies: 0 });
+});
+
+test('says so when an update is not in force everywhere', async (t) => {
+  const { source, tunnel, mesh, log } = setUp();
+  mesh.start();
+  tunnel.gate = Promise.reject(new Error('boom'));
+  source.publish(whole);
+  t.is((await log.next('an update of the mesh is not in force everywhere')).level, 'error');
 });
 
 test('has certificates issued for the tunnelled pods of its own node, and for no others', (t) => {
@@ -78,7 +124,14 @@ test('passes new roots on to the certificates', (t) => {
 test('has everything for a new worker, and nothing before it knows the mesh', (t) => {
   const { source, mesh } = setUp();
   mesh.start();
-  t.like(mesh.snapshot(), { complete: false, workloads: [], services: [], removed: [] });
+  t.like(mesh.snapshot(), {
+    complete: false,
+    workloads: [],
+    services: [],
+    removed: [],
+    policies: [],
+    removedPolicies: [],
+  });
   source.publish(whole);
   source.publish(meshUpdate({ removed: [db.uid] }));
   const { complete, workloads, services, settings } = mesh.snapshot();
@@ -101,7 +154,7 @@ test('keeps everything while the source is away, and applies what has changed me
 });
 
 test('its status says whether the source is there, what is known, and how the certificates stand', (t) => {
-  const { source, certificates, clock, mesh } = setUp();
+  const { source, certificates, clock, mesh, kernelPath } = setUp();
   mesh.start();
   t.deepEqual(mesh.status(), {
     node: 'n1',
@@ -110,9 +163,12 @@ test('its status says whether the source is there, what is known, and how the ce
     reason: 'away',
     workloads: 0,
     services: 0,
+    policies: 0,
+    unknownPolicies: [],
     certificates: [],
   });
   source.publish(whole);
+  kernelPath.unknownPolicies = ['shop/lost'];
   clock.advance(5_000);
   t.deepEqual(mesh.status(), {
     node: 'n1',
@@ -121,6 +177,8 @@ test('its status says whether the source is there, what is known, and how the ce
     lastUpdate: '2026-01-01T00:00:00.000Z',
     workloads: 3,
     services: 1,
+    policies: 0,
+    unknownPolicies: ['shop/lost'],
     certificates: [{ identity: identityOf(web), state: 'unavailable', lastError: 'the CA is away' }],
   });
   certificates.issue(identityOf(web), Date.UTC(2026, 0, 2));

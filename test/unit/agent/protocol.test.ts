@@ -100,6 +100,15 @@ const bad: Array<[title: string, request: Uint8Array, code: AgentErrorCode, mess
     /^pod\.excludeInboundCidrs\[0\]: /,
   ],
   ['a withdrawal without uid', line({ method: 'withdraw' }), 'BAD_REQUEST', /^uid: /],
+  ['a question without source', line({ method: 'policy-test', to: 'a/b:1' }), 'BAD_REQUEST', /^from: /],
+  ['a question without target', line({ method: 'policy-test', from: 'none' }), 'BAD_REQUEST', /^to: /],
+  [
+    'a question that never ends',
+    line({ method: 'policy-test', from: 'x'.repeat(2_201), to: 'a/b:1' }),
+    'BAD_REQUEST',
+    /^from: /,
+  ],
+  ['flows of nobody', line({ method: 'recent-flows' }), 'BAD_REQUEST', /^uid: /],
 ];
 
 for (const [title, request, code, message] of bad) {
@@ -133,6 +142,11 @@ test('a pod survives its wire form', (t) => {
     excludeInboundCidrs: ['192.0.2.0/24'],
   });
   t.deepEqual(parsePod(JSON.parse(JSON.stringify(encodePod(full)))), full);
+});
+
+test('a question asks for no explanation unless it says so', (t) => {
+  const question = { method: 'policy-test', from: 'none', to: 'a/b:1' } as const;
+  t.deepEqual(parseRequest(line(question)), { ...question, explain: false });
 });
 
 test('accepts a request of exactly the longest length', (t) => {

@@ -1,5 +1,5 @@
 import test from 'ava';
-import type { Clock, DirectoryWatch } from '../../../src/agent/ports.ts';
+import type { Clock, DirectoryWatch, PodFollower } from '../../../src/agent/ports.ts';
 import { Reconciler } from '../../../src/agent/reconcile.ts';
 import type { SavedPod } from '../../../src/agent/state.ts';
 import type { NetnsCookie } from '../../../src/mesh/index.ts';
@@ -44,12 +44,12 @@ class Hands implements Clock, DirectoryWatch {
   }
 }
 
-function setUp(kernel = new FakePodKernel(), state = new MemoryState()) {
+function setUp(kernel = new FakePodKernel(), state = new MemoryState(), follower?: PodFollower) {
   const tunnel = new FakeTunnel();
   const hands = new Hands();
   const metrics = openMetrics({ process: false });
   const reconciler = new Reconciler(
-    { kernel, tunnel, state, clock: hands, directories: hands, log: silentLog(), metrics },
+    { kernel, tunnel, state, follower, clock: hands, directories: hands, log: silentLog(), metrics },
     { stepDeadlineMs: 200 },
   );
   return { kernel, tunnel, state, hands, metrics, reconciler };
@@ -526,4 +526,56 @@ test('results are counted', async (t) => {
     'culvert_withdrawals_total{result="gone"} 1',
   ])
     t.true(text.includes(line), line);
+});
+
+/** Keeps what it is told of pods. */
+function followed() {
+  const told: string[] = [];
+  const follower: PodFollower = {
+    podChanged: (each, cookie, state) => void told.push(`${each.uid} ${cookie} ${state}`),
+  };
+  return { told, follower };
+}
+
+test('whoever follows the pods hears of each when it is served, and when it has left', async (t) => {
+  const { told, follower } = followed();
+  const { kernel, reconciler } = setUp(undefined, undefined, follower);
+  kernel.addNamespace('/run/netns/a', 1n);
+  await reconciler.enrol(pod());
+  await reconciler.enrol(pod({ serviceAccount: 'other' }));
+  await reconciler.withdraw('uid-a');
+  t.deepEqual(told, ['uid-a 1 enrolled', 'uid-a 1 enrolled', 'uid-a 1 left', 'uid-a 1 left']);
+});
+
+test('whoever follows the pods hears of pods of an earlier agent before they are served', async (t) => {
+  const before = setUpWithNamespace();
+  await before.reconciler.enrol(pod());
+  const { told, follower } = followed();
+  const { reconciler } = setUp(new FakePodKernel(before.kernel), before.state, follower);
+  await reconciler.start(before.state.saved);
+  t.deepEqual(told, ['uid-a 1 captured', 'uid-a 1 enrolled']);
+});
+
+test('whoever follows the pods hears that one has left whose enrolment is undone', async (t) => {
+  const { told, follower } = followed();
+  const { kernel, state, reconciler } = setUp(undefined, undefined, follower);
+  kernel.addNamespace('/run/netns/a', 1n);
+  state.failures.push(boom());
+  await t.throwsAsync(reconciler.enrol(pod()));
+  t.deepEqual(told, ['uid-a 1 enrolled', 'uid-a 1 left']);
+});
+
+test('whoever follows the pods hears that a vanished one has left, and of a new namespace of the same pod', async (t) => {
+  const { told, follower } = followed();
+  const { kernel, reconciler } = setUp(undefined, undefined, follower);
+  kernel.addNamespace('/run/netns/a', 1n);
+  await reconciler.enrol(pod());
+  kernel.addNamespace('/run/netns/b', 2n);
+  await reconciler.enrol(pod({ netns: '/run/netns/b' }));
+  kernel.removeNamespace('/run/netns/b');
+  await reconciler.check();
+  t.deepEqual(
+    told.filter((each, index) => each !== told[index - 1]),
+    ['uid-a 1 enrolled', 'uid-a 1 left', 'uid-a 2 enrolled', 'uid-a 2 left'],
+  );
 });

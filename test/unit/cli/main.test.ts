@@ -49,12 +49,23 @@ for (const [title, args, sentence] of [
   ['too many workers', ['agent', '--workers', '65'], /whole number from 1 to 64/],
   ['a node without a control process', ['agent', '--node', 'n1'], /--node and --control together/],
   ['a control process without a node', ['agent', '--control', '/x.sock'], /--node and --control together/],
+  ['a kernel path that is neither', ['agent', '--kernel-path', 'maybe'], /Allowed choices are on, off/],
+  [
+    'a kubelet somewhere',
+    ['agent', '--node', 'n1', '--control', '/x.sock', '--kubelet-cgroup', 'kubelet'],
+    /absolute path/,
+  ],
+  ['a kubelet without a mesh', ['agent', '--kubelet-cgroup', '/k'], /--kubelet-cgroup needs --control/],
   ['a drain that is no time', ['agent', '--drain', '1m'], /number of seconds/],
   ['a PING at no interval', ['agent', '--ping-interval', '0'], /from 0\.1 to 1728000 seconds/],
   ['a life too short to be renewed', ['control', '--certificate-life', '4'], /whole number from 5 to 7776000/],
   ['a control process without manifests', ['control', '--ca', '/ca', '--run', '/run'], /--manifests <dir>/],
   ['a control process without a CA', ['control', '--manifests', '/m', '--run', '/run'], /--ca <dir>/],
   ['a control process without a run directory', ['control', '--manifests', '/m', '--ca', '/ca'], /--run <dir>/],
+  ['a check of nothing', ['policy', 'check'], /missing required argument 'file'/],
+  ['a replay of nothing', ['policy', 'replay'], /missing required argument 'file'/],
+  ['a question without a source', ['policy', 'test', '--to', 'a/b:1'], /--from <id>/],
+  ['a question without a target', ['policy', 'test', '--from', 'none'], /--to <pod:port>/],
   ['a rotation without a CA', ['ca', 'rotate'], /--ca <dir>/],
   ['an unknown log level', ['agent', '--log-level', 'loud'], /Allowed choices/],
   ['a port that is none', ['enrol', ...enrolment, '--exclude-outbound-ports', '80,x'], /whole number from 1 to 65535/],
@@ -83,7 +94,7 @@ test('--version tells the version of package.json', async (t) => {
 test('help is no error', async (t) => {
   const { written, output } = capture();
   t.is(await main(['--help'], output), 0);
-  for (const name of ['agent', 'control', 'ca', 'enrol', 'withdraw', 'status', 'preflight', 'uninstall'])
+  for (const name of ['agent', 'control', 'ca', 'enrol', 'withdraw', 'status', 'policy', 'preflight', 'uninstall'])
     t.true(written.out.includes(name));
 });
 
@@ -158,6 +169,7 @@ const status: StatusReply = {
   sessions: { open: 2, opened: 5, handshakesFailed: 0 },
   descriptors: { open: 12, limit: 1024 },
   mesh: null,
+  kernelPath: null,
 };
 
 test('the status table names each pod, its path and why it is refused', (t) => {
@@ -183,6 +195,8 @@ test('the status table says what is known of the mesh, and which certificates th
     reason: 'connect ENOENT',
     workloads: 12,
     services: 3,
+    policies: 2,
+    unknownPolicies: ['shop/lost'],
     certificates: [],
   };
   const unknown = formatStatus({ ...status, mesh });
@@ -203,11 +217,24 @@ test('the status table says what is known of the mesh, and which certificates th
     },
   });
   t.regex(known, /^mesh: node n1, connected since 2026-01-01T00:00:00\.000Z$/m);
-  const one = formatStatus({ ...status, mesh: { ...mesh, lastUpdate: 'now', workloads: 1, services: 1 } });
-  t.regex(one, /^1 workload and 1 service, last update now$/m);
-  t.regex(known, /^12 workloads and 3 services, last update 2026-01-01T00:00:05\.000Z$/m);
+  const one = formatStatus({ ...status, mesh: { ...mesh, lastUpdate: 'now', workloads: 1, services: 1, policies: 1 } });
+  t.regex(one, /^1 workload, 1 service and 1 policy, last update now$/m);
+  t.regex(one, /^policy shop\/lost is not known/m);
+  t.regex(known, /^12 workloads, 3 services and 2 policies, last update 2026-01-01T00:00:05\.000Z$/m);
   t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/web +available +2026-01-02T00:00:00\.000Z$/m);
   t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/db +unavailable +- +the CA is away$/m);
+});
+
+test('the status table says whether connections may go past the tunnel, and whose probes are let in', (t) => {
+  const kernelPath = { state: 'on' as const, verdicts: 1, services: 2, flows: 3, heartbeats: 4, kubelet: '/k' };
+  const text = formatStatus({ ...status, kernelPath });
+  t.regex(text, /^kernel path: on; 1 verdict, 2 services, 3 flows open, 4 heartbeats$/m);
+  t.regex(text, /^kubelet's cgroup: \/k$/m);
+  const failed = { ...kernelPath, state: 'failed' as const, error: 'boom', kubelet: null };
+  t.regex(
+    formatStatus({ ...status, kernelPath: failed }),
+    /^kernel path: failed \(boom\);.*\nkubelet's cgroup: not found/m,
+  );
 });
 
 test('the first signal drains, and the agent ends well', async (t) => {
