@@ -1,12 +1,12 @@
 /**
- * `./dev bench mesh`: what the mesh costs between two nodes, against no mesh at all, in the same run.
+ * `./dev bench mesh`: what the mesh costs, between two nodes and on one, against no mesh at all in the same run.
  *
  *   bench mesh [--rounds N] [--seconds S] [--only KEY[,KEY]] [--quick] [--shared] [--json]
  *
- * Three ways of travelling, client and server on two nodes each: no mesh (nodes without an agent); plain (both pods
- * enrolled, the server not an HBONE workload: relayed in the clear by both agents); tunnel (HBONE over mutual TLS).
- * They take turns within a round; a ratio is to no mesh of the same round, figures are medians. Before the first round
- * every way is used once and not counted, so that agents have compiled what they run.
+ * Ways of travelling: the tunnel between two nodes (HBONE over mutual TLS), and the kernel path between two pods of one
+ * node; each against pods of the same places on nodes without an agent. They take turns within a round; a ratio is to no
+ * mesh of the same round and the same places, figures are medians. Before the first round every way is used once and not
+ * counted, so that agents have compiled what they run and have written their verdicts down.
  *
  * `--quick` ends within 100 s: five rounds, without p999, memory and gbps8. `--shared` does not wait for other labs to
  * end: figures of a busy machine.
@@ -31,8 +31,12 @@ import {
 } from './sample.ts';
 import { type Ends, type MeshBed, makeMesh } from './topology.ts';
 
-const ways = ['noMesh', 'plain', 'tunnel'] as const;
+const ways = ['noMesh', 'tunnel', 'noMeshLocal', 'kernel'] as const;
 type Way = (typeof ways)[number];
+/** The mesh's ways, and what each is held against. */
+const bases = { tunnel: 'noMesh', kernel: 'noMeshLocal' } as const satisfies Partial<Record<Way, Way>>;
+type MeshWay = keyof typeof bases;
+const meshWays: readonly MeshWay[] = ['tunnel', 'kernel'];
 
 /** In the order in which they are shown; the keys are those of --json. */
 const measures = {
@@ -110,7 +114,7 @@ async function measure(): Promise<Report> {
   await using lab = await Lab.create('./dev bench mesh', { shared: values.shared });
   progress('making nodes, pods and agents');
   const bed = await make(lab);
-  const cpu: Record<Way, CpuTime[]> = { noMesh: [], plain: [], tunnel: [] };
+  const cpu: Record<Way, CpuTime[]> = { noMesh: [], tunnel: [], noMeshLocal: [], kernel: [] };
   progress('warming up');
   for (const way of ways) await round(bed.ends[way]);
   const others = new OtherLoad(lab.cgroup);
@@ -128,7 +132,7 @@ async function measure(): Promise<Report> {
 async function make(lab: Lab): Promise<MeshBed> {
   const bed = await makeMesh(lab);
   const { ends } = bed;
-  const all = [ends.noMesh, ends.plain, ends.tunnel];
+  const all = ways.map((way) => ends[way]);
   // Thousands of connections per second to one port: the ports of all ways are used again alike.
   for (const client of new Set(all.map((each) => each.client)))
     await client.sysctl({ 'net.ipv4.tcp_tw_reuse': 1, 'net.ipv4.ip_local_port_range': '1024 65000' });
@@ -228,7 +232,7 @@ async function pace({ client, server }: Ends): Promise<{ p50: number; p99: numbe
 /** Each way with agents of its own, one after the other: memory that was once grown stays. */
 async function measureMemory(bed: MeshBed, found: Record<Way, Figures[]>): Promise<void> {
   let agents = [...bed.agents];
-  for (const way of ['plain', 'tunnel'] as const) {
+  for (const way of meshWays) {
     progress(`memory, ${way}`);
     const { client, server } = bed.ends[way];
     agents = await Promise.all(agents.map((agent) => bed.restart(agent)));
@@ -274,16 +278,16 @@ function spreadOf(way: Way, key: Key): Spread | undefined {
   return found.length === 0 ? undefined : spread(found);
 }
 
-function ratioOf(way: Way, key: Key): Spread | undefined {
+function ratioOf(way: MeshWay, key: Key): Spread | undefined {
   const of = (each: Way): number[] => report.found[each].flatMap((figures) => figures[key] ?? []);
-  const base = of('noMesh');
+  const base = of(bases[way]);
   if (base.length === 0) return undefined;
   return spread(pairwise(of(way), base, (value, zero) => value / zero));
 }
 
 /** What --json prints. */
 function summary({ found }: Report): object {
-  const medians = (of: typeof spreadOf, way: Way): Figures =>
+  const medians = <Which extends Way>(of: (way: Which, key: Key) => Spread | undefined, way: Which): Figures =>
     Object.fromEntries(
       keys.flatMap((key) => {
         const found = of(way, key);
@@ -292,10 +296,8 @@ function summary({ found }: Report): object {
     );
   return {
     rounds: found.noMesh.length,
-    noMesh: medians(spreadOf, 'noMesh'),
-    plain: medians(spreadOf, 'plain'),
-    tunnel: medians(spreadOf, 'tunnel'),
-    ratios: { plain: medians(ratioOf, 'plain'), tunnel: medians(ratioOf, 'tunnel') },
+    ...Object.fromEntries(ways.map((way) => [way, medians(spreadOf, way)])),
+    ratios: Object.fromEntries(meshWays.map((way) => [way, medians(ratioOf, way)])),
   };
 }
 
@@ -310,7 +312,7 @@ function formatReport(all: Report): string {
       return [
         name,
         ...ways.map((way) => cell(spreadOf(way, key), format)),
-        ...(['plain', 'tunnel'] as const).map((way) => cell(ratioOf(way, key), fixed(2))),
+        ...meshWays.map((way) => cell(ratioOf(way, key), fixed(2))),
       ];
     });
   const cpu = ways.map((way) => {
@@ -321,7 +323,10 @@ function formatReport(all: Report): string {
     `${date}, kernel ${kernel}, ${cpus} CPUs, Node ${node}; ${all.found.noMesh.length} rounds of ${all.seconds} s: median (least..most)`,
     `busy with something else meanwhile: ${all.otherCpus.toFixed(2)} CPUs`,
     '',
-    table(['', 'NO MESH', 'PLAIN', 'TUNNEL', 'PLAIN / NO MESH', 'TUNNEL / NO MESH'], rows).trimEnd(),
+    table(
+      ['', 'TWO NODES', 'TUNNEL', 'ONE NODE', 'KERNEL PATH', 'TUNNEL / NO MESH', 'KERNEL / NO MESH'],
+      rows,
+    ).trimEnd(),
     '',
     `CPU s/GiB of one stream: ${cpu.join('; ')}`,
   ].join('\n');

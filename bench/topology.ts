@@ -13,11 +13,14 @@ export interface MeshBed {
   readonly ends: {
     /** Between two nodes without an agent. */
     readonly noMesh: Ends;
-    /** Both pods enrolled; the server takes no HBONE, so both agents relay in the clear. */
-    readonly plain: Ends;
     /** HBONE between the nodes. */
     readonly tunnel: Ends;
+    /** On one node without an agent. */
+    readonly noMeshLocal: Ends;
+    /** On one node, over the kernel path. */
+    readonly kernel: Ends;
   };
+  readonly control: LabControl;
   readonly agents: readonly [LabAgent, LabAgent];
   /** Starts an agent of the mesh's nodes again, with its pods. */
   restart(agent: LabAgent): Promise<LabAgent>;
@@ -28,23 +31,26 @@ export async function makeMesh(lab: Lab): Promise<MeshBed> {
   const [bareNear, bareFar] = await linked(lab, 'barenear', 'barefar');
   const client = await near.pod('client');
   const server = await far.pod('server');
-  const plain = await far.pod('plain');
+  const neighbour = await near.pod('neighbour');
   const control = await lab.control({
     logLevel: 'info',
     manifests: {
       'nodes.yaml': [nodeManifest(near), nodeManifest(far)],
-      'pods.yaml': [podManifest(client), podManifest(server), podManifest(plain, { enrolled: false })],
+      'pods.yaml': [podManifest(client), podManifest(server), podManifest(neighbour)],
     },
   });
   const agents = await Promise.all([near, far].map((node) => startAgent(node, control)));
   const [nearAgent, farAgent] = agents;
   if (nearAgent === undefined || farAgent === undefined) throw new Error('there are two agents');
+  const bareClient = await bareNear.pod('client');
   return {
     ends: {
-      noMesh: { client: await bareNear.pod('client'), server: await bareFar.pod('server') },
-      plain: { client, server: plain },
+      noMesh: { client: bareClient, server: await bareFar.pod('server') },
       tunnel: { client, server },
+      noMeshLocal: { client: bareClient, server: await bareNear.pod('neighbour') },
+      kernel: { client, server: neighbour },
     },
+    control,
     agents: [nearAgent, farAgent],
     restart: async (agent) => {
       await agent.kill();
@@ -61,7 +67,7 @@ async function linked(lab: Lab, one: string, other: string): Promise<[LabNode, L
 
 /** Enrols the node's pods; those that it enrolled before it knows from its state file. */
 async function startAgent(node: LabNode, control: LabControl): Promise<LabAgent> {
-  const agent = await node.agent({ control, logLevel: 'info' });
+  const agent = await node.agent({ control, kernelPath: true, logLevel: 'info' });
   for (const pod of node.pods) await agent.enrol(pod);
   return agent;
 }

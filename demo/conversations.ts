@@ -46,11 +46,18 @@ export async function askAround(stage: Stage, agents: readonly LabAgent[]): Prom
   const sample = traces.find(({ talk }) => talk.asked === web && talk.server === webV2.name);
   if (sample !== undefined) showJourney(stage, sample, captured);
   const inMesh = traces.slice(0, -inClear.length);
+  const [far, near] = [inMesh.filter(({ talk }) => crosses(talk)), inMesh.filter(({ talk }) => !crosses(talk))];
   const servers = new Set(toService.map(({ server }) => server));
   claim('the service is both versions, on both nodes', servers.has(webV1.name) && servers.has(webV2.name));
   claim(
-    `all ${inMesh.length} requests went through the tunnel, as the agents of both ends tell`,
-    inMesh.every((each) => pathOf(each) === 'tunnel' && each.near?.error === '' && each.far?.error === ''),
+    `all ${far.length} requests to the other node went through the tunnel, as the agents of both ends tell`,
+    far.length > 0 &&
+      far.every((each) => pathOf(each) === 'tunnel' && each.near?.error === '' && each.far?.error === ''),
+  );
+  const direct = near.filter((each) => pathOf(each) === 'kernel');
+  claim(
+    `of ${near.length} on one node ${direct.length} went from pod to pod in the kernel, once policy had been asked`,
+    direct.length > 0 && near.every((each) => pathOf(each) === 'tunnel' || pathOf(each) === 'kernel'),
   );
   claim(
     'both ends have proven who they are: shop/buyer to shop/seller, each time',
@@ -104,7 +111,7 @@ function hostOf(endpoint: string): string {
 }
 
 function isPlain(each: Trace): boolean {
-  return each.talk.error === '' && pathOf(each) === 'plain';
+  return each.talk.error === '' && (pathOf(each) === 'plain' || pathOf(each) === 'kernel');
 }
 
 function claimSecrecy(

@@ -1,5 +1,5 @@
 /**
- * `./dev demo [--keep]`: what culvert does, with real programs on this machine's kernel, in less than a minute.
+ * `./dev demo [--keep]`: what culvert does, with real programs on this machine's kernel, in about a minute.
  *
  * Two nodes and four pods as demo/manifests describes them; a control process and two agents. Everything printed is measured
  * in this run, and each claim is checked: exit code 1 if one does not hold. Nothing is left behind, whatever ends it.
@@ -7,9 +7,10 @@
 import { parseArgs } from 'node:util';
 import { Lab, LabError } from '../test/lab/index.ts';
 import { askAround, withoutMesh } from './conversations.ts';
-import { measure } from './figures.ts';
+import { type Figures, measure } from './figures.ts';
 import { lookAround } from './look-around.ts';
 import { killAgents, type Mesh, raise, showStatus } from './mesh.ts';
+import { enforce } from './policy.ts';
 import { act, clear, doing, say, verdict } from './screen.ts';
 import type { Stage } from './stage.ts';
 import { described, summarize } from './summary.ts';
@@ -49,17 +50,30 @@ async function main(): Promise<number> {
 async function show(lab: Lab): Promise<{ stage: Stage; mesh: Mesh }> {
   introduce();
   const stage = await withoutMesh(lab);
-  const noMesh = await measure(stage.client, stage.webV2, 'no mesh');
-  say(described(noMesh));
+  const noMesh = await measured(stage, 'no mesh');
   const mesh = await raise(stage);
   const traces = await askAround(stage, mesh.agents);
-  act('4. The same measurement, through the tunnel');
-  const tunnel = await measure(stage.client, stage.webV2, 'tunnel');
-  say(described(tunnel));
+  act('4. The same measurements, with the mesh');
+  const withMesh = await measured(stage, 'mesh');
+  const answers = await enforce(stage, mesh);
   const again = await killAgents(stage, mesh);
   await showStatus(stage.n1);
-  summarize(traces, noMesh, tunnel);
+  summarize(traces, answers, noMesh, withMesh);
   return { stage, mesh: again };
+}
+
+/** To web-v2 on the other node, and to web-v1 on the same. */
+export interface Measured {
+  readonly far: Figures;
+  readonly near: Figures;
+}
+
+async function measured({ client, webV1, webV2 }: Stage, way: string): Promise<Measured> {
+  const far = await measure(client, webV2, `${way}, two nodes`);
+  say(`two nodes: ${described(far)}`);
+  const near = await measure(client, webV1, `${way}, one node`);
+  say(`one node:  ${described(near)}`);
+  return { far, near };
 }
 
 function introduce(): void {

@@ -20,7 +20,7 @@ const requestConnections = 32;
 const paceConnections = 4;
 const pace = new URL('../bench/pace.lua', import.meta.url).pathname;
 
-/** Always the same programs in the same two pods; only the way between them differs. */
+/** Always the same programs; only the way between them differs. */
 export async function measure(from: LabPod, to: LabPod, way: string): Promise<Figures> {
   const url = `http://${to.ipv4}:${benchPort}/`;
   const total = seconds + warmUpSeconds;

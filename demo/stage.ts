@@ -1,6 +1,6 @@
 /** The demo's two nodes and four pods, as demo/manifests describes them, and what its apps ask each other. */
 import { randomBytes } from 'node:crypto';
-import { openSync, readFileSync, writeSync } from 'node:fs';
+import { openSync, readdirSync, readFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import {
   apps,
@@ -14,6 +14,8 @@ import {
 } from '../test/lab/index.ts';
 
 export const manifests = join(import.meta.dirname, 'manifests');
+/** What is added to them in the course of the demo. */
+const policies = join(import.meta.dirname, 'policies');
 /** Of the service `web` in demo/manifests. */
 export const service = { address: '10.96.0.10', port: 80 };
 export const webPort = 8080;
@@ -48,8 +50,10 @@ export async function build(lab: Lab): Promise<Stage> {
   // Thousands of connections to one port, with and without the mesh.
   await client.sysctl({ 'net.ipv4.tcp_tw_reuse': 1, 'net.ipv4.ip_local_port_range': '1024 65000' });
   await Promise.all([webV1, webV2, outsider].map(serve));
-  await webV2.run(await apps.web({ port: benchPort })).json({ event: 'listening' });
-  await webV2.run(['iperf3', '--server', '--forceflush', '--port', `${iperfPort}`]).line(/listening/);
+  for (const pod of [webV1, webV2]) {
+    await pod.run(await apps.web({ port: benchPort })).json({ event: 'listening' });
+    await pod.run(['iperf3', '--server', '--forceflush', '--port', `${iperfPort}`]).line(/listening/);
+  }
   return { lab, link, n1, n2, client, webV1, webV2, outsider };
 }
 
@@ -58,14 +62,20 @@ async function serve(pod: LabPod): Promise<void> {
   await pod.run([process.execPath, program, pod.name, `${webPort}`]).line(/^listening$/);
 }
 
-/** The control process, with the very folder of the project. */
+/** The control process, with a copy of the project's folder: something is added to it later. */
 export function startControl({ lab }: Stage): Promise<LabControl> {
-  return lab.control({ directory: manifests, logLevel: 'info', onLine: logTo(lab, 'control') });
+  const files = readdirSync(manifests).map((name) => [name, readFileSync(join(manifests, name), 'utf8')] as const);
+  return lab.control({ manifests: Object.fromEntries(files), logLevel: 'info', onLine: logTo(lab, 'control') });
+}
+
+/** Puts a file of demo/policies into the folder that the control process watches. */
+export function addPolicy(control: LabControl, name: string): void {
+  control.write(name, readFileSync(join(policies, name), 'utf8'));
 }
 
 /** At level debug, so that each connection is told of. */
 export function startAgent(node: LabNode, control: LabControl): Promise<LabAgent> {
-  return node.agent({ control, logLevel: 'debug', onLine: logTo(node.lab, node.name) });
+  return node.agent({ control, kernelPath: true, logLevel: 'debug', onLine: logTo(node.lab, node.name) });
 }
 
 /** Where the log of a process is kept, for whoever looks around. */
@@ -123,7 +133,8 @@ export async function ask(from: LabPod, asked: Asked): Promise<Talk> {
   const told = '\n%{local_ip}:%{local_port} %{remote_ip}:%{remote_port}';
   const options = ['--silent', '--show-error', '--max-time', '10', '--write-out', told];
   const { code, stdout, stderr } = await from.exec(['curl', ...options, urlOf(asked, word)]);
-  const [body = '', , ends = ''] = stdout.split('\n');
+  const lines = stdout.split('\n');
+  const [body = '', ends = ''] = [lines[0], lines.at(-1)];
   const [local = '', remote = ''] = ends.split(' ');
   const answer =
     code === 0 ? (JSON.parse(body) as { server: string; client: string; letters: number; receipt: string }) : undefined;

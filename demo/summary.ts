@@ -1,12 +1,20 @@
 /** What is shown at the end: who reached whom, and what it cost. */
+
+import type { Measured } from './demo.ts';
 import { identitiesOf, pathOf, type Trace } from './evidence.ts';
 import type { Figures } from './figures.ts';
+import type { Answer } from './policy.ts';
 import { act, rows, say } from './screen.ts';
 
 /** Above this a machine does too much else for figures. */
 const busyCpus = 0.3;
 
-export function summarize(traces: readonly Trace[], noMesh: Figures, tunnel: Figures): void {
+export function summarize(
+  traces: readonly Trace[],
+  answers: readonly Answer[],
+  noMesh: Measured,
+  withMesh: Measured,
+): void {
   act('Who reached whom');
   const counted = new Map<string, { cells: string[]; count: number }>();
   for (const each of traces) {
@@ -19,13 +27,19 @@ export function summarize(traces: readonly Trace[], noMesh: Figures, tunnel: Fig
   }
   const lines = [...counted.values()].map(({ cells, count }) => [...cells, `${count}`]);
   rows(['FROM', 'ASKED', 'ANSWERED', 'PATH', 'PROVEN IDENTITIES', 'TIMES'], lines.sort());
+  say();
+  const refused = answers.filter(({ talk }) => talk.error !== '');
+  rows(
+    ['REFUSED', 'ASKED', 'WHY'],
+    refused.map(({ talk, reason }) => [talk.from.name, talk.asked.name, reason]),
+  );
   act('What it costs');
-  rows(['', 'NO MESH', 'TUNNEL', 'RATIO'], figureRows(noMesh, tunnel));
+  rows(['TWO NODES', 'NO MESH', 'TUNNEL', 'RATIO'], figureRows(noMesh.far, withMesh.far));
+  say();
+  rows(['ONE NODE', 'NO MESH', 'KERNEL PATH', 'RATIO'], figureRows(noMesh.near, withMesh.near));
   say('One sample of two seconds each: rough. `./dev bench mesh` is the real one.');
-  if (Math.max(noMesh.otherCpus, tunnel.otherCpus) > busyCpus) {
-    const [before, after] = [noMesh.otherCpus.toFixed(1), tunnel.otherCpus.toFixed(1)];
-    say(`The machine was busy with other work (${before} and ${after} CPUs): doubt them all.`);
-  }
+  const others = Math.max(...[noMesh, withMesh].flatMap(({ far, near }) => [far.otherCpus, near.otherCpus]));
+  if (others > busyCpus) say(`The machine was busy with other work (${others.toFixed(1)} CPUs): doubt them all.`);
 }
 
 function nodeOf({ talk }: Trace): string {
@@ -33,12 +47,12 @@ function nodeOf({ talk }: Trace): string {
   return nodes.find(({ pods }) => pods.some(({ name }) => name === talk.server))?.name ?? 'no node';
 }
 
-function figureRows(noMesh: Figures, tunnel: Figures): string[][] {
+function figureRows(noMesh: Figures, mesh: Figures): string[][] {
   const row = (name: string, key: keyof Figures, as: (value: number) => string): string[] => [
     name,
     as(noMesh[key]),
-    as(tunnel[key]),
-    (tunnel[key] / noMesh[key]).toFixed(2),
+    as(mesh[key]),
+    (mesh[key] / noMesh[key]).toFixed(2),
   ];
   const ms = (value: number): string => `${value.toFixed(2)} ms`;
   return [

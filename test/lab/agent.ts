@@ -8,13 +8,20 @@ import type { LabControl } from './control.ts';
 import { LabError } from './names.ts';
 import type { LabNode } from './node.ts';
 import type { LabPod, PodRequest } from './pod.ts';
-import { type Exit, LabProcess } from './process.ts';
+import { type Exit, LabProcess, type ToldOptions } from './process.ts';
 
 export interface AgentOptions {
   /** Tunnel workers. Default: 2. */
   workers?: number;
   /** The control process that it follows, under the lab node's name. Default: none, so that it only relays. */
   control?: LabControl;
+  /**
+   * Whether connections may go past the tunnel; needs a control process. Default: not, so that a test sees the tunnel unless
+   * it asks for more.
+   */
+  kernelPath?: boolean;
+  /** The kubelet's cgroup. Default: none, since a lab node's cgroup has none of the usual ones. */
+  kubeletCgroup?: string;
   /** Further arguments of `culvert agent`. */
   args?: readonly string[];
   /** Default: `debug`. */
@@ -52,6 +59,8 @@ export class LabAgent {
       ...['--cgroup', node.cgroup, '--bpffs', node.bpffs, '--run', node.runDirectory],
       ...['--workers', `${options.workers ?? 2}`, '--log-level', options.logLevel ?? 'debug'],
       ...(options.control === undefined ? [] : ['--node', node.name, '--control', options.control.socket(node)]),
+      ...['--kernel-path', options.kernelPath === true ? 'on' : 'off'],
+      ...(options.kubeletCgroup === undefined ? [] : ['--kubelet-cgroup', options.kubeletCgroup]),
       ...(options.args ?? []),
     ];
     const place = { netns: node.netns, cgroup: join(node.cgroup, 'agent') };
@@ -64,16 +73,19 @@ export class LabAgent {
     return new LabAgent(node, running);
   }
 
-  /** Log lines so far that are JSON objects. */
-  get logs(): Array<Record<string, unknown>> {
-    return this.process.lines
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
-  }
-
-  /** Waits for the next log line with these fields. */
+  /** Waits for the next log line with these fields: one that is sure to come after the last that was waited for. */
   log(fields: Readonly<Record<string, unknown>>, deadlineMs?: number): Promise<Record<string, unknown>> {
     return this.process.json(fields, deadlineMs);
+  }
+
+  /** Waits until a log line with these fields is there, however long ago it was written. */
+  told(fields: Readonly<Record<string, unknown>>, options?: ToldOptions): Promise<Record<string, unknown>> {
+    return this.process.told(fields, options);
+  }
+
+  /** Waits until it has a certificate of the pod's identity. It may have had it before it was ready. */
+  async issued(pod: LabPod): Promise<void> {
+    await this.told({ msg: 'certificate issued', identity: pod.identity });
   }
 
   /** Sends a signal (default: SIGKILL) and waits for its end. */

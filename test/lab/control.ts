@@ -132,14 +132,7 @@ export class LabControl {
     if (this.#options.directory !== undefined) throw new LabError(`${this.manifests} is only to be read`);
   }
 
-  /** Log lines so far that are JSON objects. */
-  get logs(): Array<Record<string, unknown>> {
-    return this.process.lines
-      .filter((line) => line.startsWith('{'))
-      .map((line) => JSON.parse(line) as Record<string, unknown>);
-  }
-
-  /** Waits for the next log line with these fields. */
+  /** Waits for the next log line with these fields: one that is sure to come after the last that was waited for. */
   log(fields: Readonly<Record<string, unknown>>, deadlineMs?: number): Promise<Record<string, unknown>> {
     return this.process.json(fields, deadlineMs);
   }

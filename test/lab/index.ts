@@ -31,24 +31,28 @@
  *
  * - `Lab.create(title?, { lockWaitMs?, shared? })`, `lab.node(name)`, `lab.link(a, b, { delayMs?, lossPercent?, rateMbit? })`,
  *   `lab.capture(link | pod | node, interface?)`, `lab.control({ manifests? | directory? })`, `lab.dispose()`; `lab.id`, `.nodes`, `.links`, `.cgroup`, `.bpffs`, `.directory`.
+ *   `furnish(lab, steps)` goes on with a lab, and removes it if that fails.
  * - node: `.pod(name, { ipv4?, ipv6?, namespace?, serviceAccount? })`, `.run(argv, options?)`, `.exec(argv, options?)` (host
  *   network), `.agent(options?)`, `.sysctl(values)`; `.netns`, `.cgroup`, `.bpffs`, `.runDirectory`, `.ipv4`, `.ipv6`, `.podCidrs`, `.pods`.
  * - pod: `.run(argv, options?)`, `.exec(argv, options?)`, `.request(changes?)` (as `enrol` takes it), `.sysctl(values)`, `.delete()`;
- *   `.netns`, `.cgroup`, `.addresses`, `.ipv4`, `.ipv6`, `.uid`, `.name`, `.node`.
+ *   `.netns`, `.cgroup`, `.addresses`, `.ipv4`, `.ipv6`, `.uid`, `.identity`, `.name`, `.node`.
  * - run and exec options: `uid`, `restricted` (default true in pods: neither CAP_NET_ADMIN nor CAP_NET_RAW), `dropCapabilities`,
  *   `env`, `stdin`, `cwd`, `maxFiles`, `onLine`. `exec` gives `{ code, signal, stdout, stderr }` and does not throw for a bad code.
- * - process: `.line(regexp, deadlineMs?)`, `.json(fields?, deadlineMs?)`, `.exit`, `.exited`, `.kill(signal?)`, `.signal(signal)`,
- *   `.write(data)`, `.end()`, `.pid`, `.lines`, `.stdout`, `.stderr`.
+ * - process: `.line(regexp, deadlineMs?)` and `.json(fields?, deadlineMs?)` wait for the next line that matches, behind the one
+ *   found before; `.told(fields, { since?, deadlineMs? })` for a line at any time since the start, which may be there already;
+ *   `.exit`, `.exited`, `.kill(signal?)`, `.signal(signal)`, `.write(data)`, `.end()`, `.pid`, `.lines`, `.records`, `.stdout`, `.stderr`.
  * - link: `.down()`, `.up()`, `.lose(percent)` (100: a black hole); `.nodes`, `.interfaces`.
  * - capture: `.stop()` gives packets with `.contains(bytes)`, `.payloadBytes(filter?)`, `.filter(f)`, `.between(a, b)`,
  *   `.streams()`, `.packets`.
- * - agent: `.enrol(pod, changes?)`, `.withdraw(pod)`, `.status()`, `.request(object)`, `.raw(bytes)`, `.log(fields)`, `.logs`,
+ * - agent: `.enrol(pod, changes?)`, `.withdraw(pod)`, `.status()`, `.request(object)`, `.raw(bytes)`,
+ *   `.log(fields)` (the next line), `.told(fields)` (any line since its start), `.issued(pod)` (it has the certificate),
  *   `.kill(signal?)`, `.stop()`, `.process`, `.socket`.
  * - agent options: `workers`, `control`, `args`, `logLevel`, `maxFiles`, `env`, `nodeArgs`, `readyMs`, `onLine`.
  * - control: `.start()`, `.stop()`, `.kill(signal?)`, `.restart()`, `.write(file, manifests)`, `.remove(file)`, `.socket(node)`,
- *   `.log(fields)`, `.logs`, `.process`, `.manifests`, `.ca`, `.runDirectory`.
+ *   `.log(fields)`, `.process`, `.manifests`, `.ca`, `.runDirectory`.
  * - `podManifest(pod, options?)`, `serviceManifest(name, options)`, `endpointSliceManifest(name, options)`,
- *   `nodeManifest(node, locality?)`: Kubernetes objects.
+ *   `nodeManifest(node, locality?)`, `authorizationPolicyManifest(name, options?)`, `peerAuthenticationManifest(name, options?)`:
+ *   Kubernetes objects.
  * - `apps`: `echo`, `pythonEcho`, `connect`, `pythonConnect`, `hold`, `peer`, `transfer`, `endpoint`, `h2Client`, `h2Server`,
  *   `h2Hostile`; compiled, so async: `uringConnect`, `load`, `answer`, `web`, `probe`.
  *
@@ -61,13 +65,17 @@ export type { AgentOptions, LabAgent } from './agent.ts';
 export * as apps from './apps/index.ts';
 export type { Capture, Captured, Packet, PacketFilter } from './capture.ts';
 export type { ControlOptions, LabControl, ManifestFile } from './control.ts';
-export { Lab, type LabOptions } from './lab.ts';
+export { furnish, Lab, type LabOptions } from './lab.ts';
 export type { LabLink, LinkOptions } from './link.ts';
 export {
+  type AuthorizationPolicyOptions,
+  authorizationPolicyManifest,
   endpointSliceManifest,
   type Manifest,
   nodeManifest,
+  type PeerAuthenticationOptions,
   type PodManifestOptions,
+  peerAuthenticationManifest,
   podManifest,
   type ServiceManifestOptions,
   serviceManifest,
@@ -75,6 +83,6 @@ export {
 export { LabError, type LabId } from './names.ts';
 export type { LabNode } from './node.ts';
 export type { LabPod, PodOptions, PodRequest } from './pod.ts';
-export type { Exit, LabProcess, Outcome, RunOptions } from './process.ts';
+export type { Exit, LabProcess, Outcome, RunOptions, ToldOptions } from './process.ts';
 export { existingLabs, sweep } from './remnants.ts';
 export { type Snapshot, snapshot } from './snapshot.ts';

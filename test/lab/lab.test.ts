@@ -4,7 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import test from 'ava';
-import { apps, existingLabs, Lab, type LabId, type LabPod, snapshot, sweep } from './index.ts';
+import { apps, existingLabs, furnish, Lab, type LabId, type LabPod, snapshot, sweep } from './index.ts';
 import { cgroupMount, cgroupName, labOfNetns, labsDirectory, netnsDirectory } from './names.ts';
 
 const port = 8080;
@@ -228,6 +228,30 @@ test.serial('a socket can be made before, and be passed from, another pod', asyn
   t.is((await early.json({ reply: 'hello' })).peer, apps.endpoint(server.ipv4, port));
 });
 
+test.serial(
+  'what a process has told counts whenever it was said, and leaves its lines to whoever reads them in turn',
+  async (t) => {
+    await using lab = await Lab.create(t.title);
+    const pod = await (await lab.node('n1')).pod('a');
+    const said = `echo '{"event":"early"}'; echo '{"event":"ready"}'; echo no object; read word; echo '{"event":"late"}'; cat`;
+    const app = pod.run(['sh', '-c', said]);
+    await app.json({ event: 'ready' });
+    const since = app.lines.length;
+    t.deepEqual(await app.told({ event: 'early' }), { event: 'early' });
+    const late = app.told({ event: 'late' }, { since });
+    app.write('word\n');
+    t.deepEqual(await late, { event: 'late' });
+    t.deepEqual(await app.json(), { event: 'late' });
+    t.deepEqual(
+      app.records.map(({ event }) => event),
+      ['early', 'ready', 'late'],
+    );
+    for (const never of [{ event: 'never' }, { other: undefined }])
+      await t.throwsAsync(app.told(never, { deadlineMs: 10 }), { message: /no line \{.*\} within 10 ms/ });
+    await t.throwsAsync(app.told({ event: 'early' }, { since, deadlineMs: 10 }), { message: /no line/ });
+  },
+);
+
 test.serial('two snapshots of a node differ exactly by what has changed between them', async (t) => {
   await using lab = await Lab.create(t.title);
   const node = await lab.node('n1');
@@ -264,6 +288,16 @@ test.serial('a lab that has ended leaves no namespace, mount, cgroup, file or pr
   t.is((await stubborn.exit).signal, 'SIGKILL');
   t.false(runs(Number(grandchild)));
   await t.notThrowsAsync(lab.dispose());
+});
+
+test.serial('a lab that cannot be furnished is gone', async (t) => {
+  const lab = await Lab.create(t.title);
+  const furnishing = furnish(lab, async () => {
+    await lab.node('n1');
+    throw new Error('on the way');
+  });
+  await t.throwsAsync(furnishing, { message: 'on the way' });
+  t.deepEqual(traces(lab.id), []);
 });
 
 /** False for a zombie too: whoever inherits an orphan reaps it in its own time. */

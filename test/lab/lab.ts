@@ -138,6 +138,24 @@ export class Lab implements AsyncDisposable {
   }
 }
 
+/**
+ * Goes on with what is made in several steps: a lab and what is in it. If that fails it is removed, for nobody else has it
+ * yet who could; and what is left of a lab keeps its test file from ending.
+ *
+ * @returns what `steps` returns
+ */
+export async function furnish<Made extends AsyncDisposable, Result>(
+  made: Made,
+  steps: (made: Made) => Promise<Result>,
+): Promise<Result> {
+  try {
+    return await steps(made);
+  } catch (error) {
+    await made[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
 let watching = false;
 
 /**

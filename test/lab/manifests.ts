@@ -144,3 +144,56 @@ function endpointOf(endpoint: LabPod | string, family: 4 | 6): Manifest {
     targetRef: { kind: 'Pod', name, namespace, uid },
   };
 }
+
+export interface AuthorizationPolicyOptions {
+  /** Default: `shop`. */
+  namespace?: string;
+  /** Default: `ALLOW`. */
+  action?: 'ALLOW' | 'DENY';
+  /** As in the object: `from`, `to`, `when`. Default: none, which an ALLOW makes of it that everything is denied. */
+  rules?: readonly Manifest[];
+  /** Labels of the pods that it is for. Default: all of the namespace. */
+  selector?: Readonly<Record<string, string>>;
+  annotations?: Readonly<Record<string, string>>;
+}
+
+export function authorizationPolicyManifest(name: string, options: AuthorizationPolicyOptions = {}): Manifest {
+  const { namespace = 'shop', action = 'ALLOW', rules, selector, annotations } = options;
+  return {
+    apiVersion: 'security.istio.io/v1',
+    kind: 'AuthorizationPolicy',
+    metadata: { name, namespace, ...(annotations === undefined ? {} : { annotations }) },
+    spec: {
+      action,
+      ...(selector === undefined ? {} : { selector: { matchLabels: selector } }),
+      ...(rules === undefined ? {} : { rules }),
+    },
+  };
+}
+
+export type MtlsMode = 'STRICT' | 'PERMISSIVE' | 'DISABLE' | 'UNSET';
+
+export interface PeerAuthenticationOptions {
+  /** Default: `shop`. */
+  namespace?: string;
+  /** Default: `STRICT`. */
+  mode?: MtlsMode;
+  selector?: Readonly<Record<string, string>>;
+  /** Port of the pod to its mode. */
+  ports?: Readonly<Record<number, MtlsMode>>;
+}
+
+export function peerAuthenticationManifest(name: string, options: PeerAuthenticationOptions = {}): Manifest {
+  const { namespace = 'shop', mode = 'STRICT', selector, ports } = options;
+  const byPort = ports && Object.fromEntries(Object.entries(ports).map(([port, of]) => [port, { mode: of }]));
+  return {
+    apiVersion: 'security.istio.io/v1',
+    kind: 'PeerAuthentication',
+    metadata: { name, namespace },
+    spec: {
+      mtls: { mode },
+      ...(selector === undefined ? {} : { selector: { matchLabels: selector } }),
+      ...(byPort === undefined ? {} : { portLevelMtls: byPort }),
+    },
+  };
+}

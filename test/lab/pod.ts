@@ -74,6 +74,11 @@ export class LabPod implements Place {
     return `${this.node.lab.id}-${this.node.name}-${this.name}`;
   }
 
+  /** What it is in the mesh. The trust domain is the one that a control process has unless it is told another. */
+  get identity(): string {
+    return `spiffe://cluster.local/ns/${this.#namespace}/sa/${this.#serviceAccount}`;
+  }
+
   /** The pod in the form of the agent's `enrol`; exclusions can be added. */
   request(changes: Partial<PodRequest> = {}): PodRequest {
     return {

@@ -72,6 +72,14 @@ function environment(added: RunOptions['env']): NodeJS.ProcessEnv {
   return { PATH: path, HOME: process.env.HOME ?? '/root', LANG: 'C.UTF-8', NODE_COMPILE_CACHE: cache, ...added };
 }
 
+/** What `told` looks at, and how long it waits. */
+export interface ToldOptions {
+  /** Lines before this one do not count: what `lines.length` was at some time. Default: 0, all since the start. */
+  since?: number;
+  /** Default: 20 s. */
+  deadlineMs?: number;
+}
+
 interface Waiter {
   look: () => boolean;
   fail: (error: Error) => void;
@@ -128,6 +136,11 @@ export class LabProcess {
     });
   }
 
+  /** Lines of standard output so far that are JSON objects. */
+  get records(): Array<Record<string, unknown>> {
+    return this.lines.map(objectIn).filter((each) => each !== undefined);
+  }
+
   /** Standard output so far. */
   get stdout(): string {
     return this.#stdout;
@@ -148,15 +161,27 @@ export class LabProcess {
    * has found, so each line is given out once.
    */
   line(pattern: RegExp, deadlineMs = defaultDeadlineMs): Promise<RegExpExecArray> {
-    return this.#find((line) => pattern.exec(line) ?? undefined, `${pattern}`, deadlineMs);
+    return this.#find((line) => pattern.exec(line) ?? undefined, `${pattern}`, { deadlineMs });
   }
 
-  /** Waits for the next line that is a JSON object and has all of `fields`. Moves on as `line` does. */
+  /**
+   * Waits for the next line that is a JSON object and has all of `fields`. Moves on as `line` does, so it is only for what
+   * is sure to come after what was waited for before. Where the order is open: `told`.
+   */
   json(
     fields: Readonly<Record<string, unknown>> = {},
     deadlineMs = defaultDeadlineMs,
   ): Promise<Record<string, unknown>> {
-    return this.#find((line) => matchingObject(line, fields), JSON.stringify(fields), deadlineMs);
+    return this.#find((line) => matchingObject(line, fields), JSON.stringify(fields), { deadlineMs });
+  }
+
+  /**
+   * Waits until the process has told of a fact, however long ago: until there is a line that is a JSON object and has all
+   * of `fields`. Gives the first one. Does not move on: `line` and `json` go on as if nobody had asked.
+   */
+  told(fields: Readonly<Record<string, unknown>>, options: ToldOptions = {}): Promise<Record<string, unknown>> {
+    const { since = 0, deadlineMs = defaultDeadlineMs } = options;
+    return this.#find((line) => matchingObject(line, fields), JSON.stringify(fields), { since, deadlineMs });
   }
 
   /** Writes to standard input. */
@@ -180,18 +205,25 @@ export class LabProcess {
     this.#child.kill(signal);
   }
 
-  #find<T>(match: (line: string) => T | undefined, wanted: string, deadlineMs: number): Promise<T> {
+  /** Without `since`: behind what was found before, and moves on. */
+  #find<T>(
+    match: (line: string) => T | undefined,
+    wanted: string,
+    { since, deadlineMs }: { since?: number; deadlineMs: number },
+  ): Promise<T> {
     return new Promise((resolve, reject) => {
+      let at = since ?? 0;
       const settle = (): void => {
         clearTimeout(deadline);
         this.#waiters.delete(waiter);
       };
       const waiter: Waiter = {
         look: () => {
-          for (let at = this.#next; at < this.lines.length; at++) {
+          if (since === undefined) at = Math.max(at, this.#next);
+          for (; at < this.lines.length; at++) {
             const found = match(this.lines[at] ?? '');
             if (found === undefined) continue;
-            this.#next = at + 1;
+            if (since === undefined) this.#next = at + 1;
             settle();
             resolve(found);
             return true;
@@ -224,17 +256,20 @@ export class LabProcess {
   }
 }
 
-function matchingObject(line: string, fields: Readonly<Record<string, unknown>>): Record<string, unknown> | undefined {
+function objectIn(line: string): Record<string, unknown> | undefined {
   if (!line.startsWith('{')) return undefined;
-  let parsed: unknown;
   try {
-    parsed = JSON.parse(line);
+    return JSON.parse(line) as Record<string, unknown>;
   } catch {
     return undefined;
   }
-  if (typeof parsed !== 'object' || parsed === null) return undefined;
-  const found = { ...parsed } as Record<string, unknown>;
-  return Object.entries(fields).every(([name, value]) => found[name] === value) ? found : undefined;
+}
+
+/** A field that is wanted to be undefined is in no line. */
+function matchingObject(line: string, fields: Readonly<Record<string, unknown>>): Record<string, unknown> | undefined {
+  const found = objectIn(line);
+  if (found === undefined) return undefined;
+  return Object.entries(fields).every(([name, value]) => name in found && found[name] === value) ? found : undefined;
 }
 
 /** Runs a process to its end. */

@@ -2,11 +2,12 @@
 /*
  * answer: sends back what comes, on many ports at once, so that a load test measures the path and not the server.
  *
- *   answer PORT [COUNT]
+ *   answer PORT [COUNT [TAG]]
  *
  * One thread, epoll, AF_INET6 dual stack; listens on PORT to PORT+COUNT-1 (default: one). Ends its side when the client
- * has. Meant for short messages: what does not fit into the send buffer at once closes the connection, counted as
- * failed. Prints {"event":"listening","port":PORT,"ports":COUNT}; on SIGUSR2
+ * has. With a TAG (one character) it does not send back what comes, but for each message the tag, and how the client
+ * reached it (see route.h). Meant for short messages: what does not fit into the send buffer at once closes the
+ * connection, counted as failed. Prints {"event":"listening","port":PORT,"ports":COUNT}; on SIGUSR2
  * {"event":"totals","accepted":N,"open":N,"failed":N}. In C, since a few thousand connections per second should not
  * take the CPUs away from what is tested.
  */
@@ -22,6 +23,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "listener.h"
+#include "route.h"
 
 #define EVENTS_MAX 256
 #define PORTS_MAX 64
@@ -29,6 +31,7 @@
 
 static int listeners[PORTS_MAX];
 static int ports;
+static char tag;
 static uint64_t accepted, open_now, failed;
 static volatile sig_atomic_t asked;
 
@@ -50,6 +53,11 @@ static void connection_serve(int fd)
 	static char message[MESSAGE_MAX];
 	ssize_t bytes = recv(fd, message, sizeof(message), 0);
 
+	if (bytes > 0 && tag) {
+		message[0] = tag;
+		message[1] = route_of(fd);
+		bytes = 2;
+	}
 	if (bytes < 0 && errno == EAGAIN)
 		return;
 	if (bytes <= 0)
@@ -90,8 +98,9 @@ int main(int argc, char **argv)
 	int i, epoll_fd;
 
 	ports = argc > 2 ? atoi(argv[2]) : 1;
+	tag = argc > 3 ? argv[3][0] : 0;
 	if (argc < 2 || ports < 1 || ports > PORTS_MAX) {
-		fputs("usage: answer PORT [COUNT]\n", stderr);
+		fputs("usage: answer PORT [COUNT [TAG]]\n", stderr);
 		return 2;
 	}
 	sigaction(SIGUSR2, &ask, NULL);

@@ -5,7 +5,8 @@
  *
  * Prints {"event":"held",open,errors} once every connection is open or has failed. Then obeys lines of standard input:
  *   ping    writes a line on each, and prints {"event":"ping",alive} when each has answered or closed
- *   state   prints {"event":"state",open,lost,errors}; `lost` closed without being asked to
+ *   state   prints {"event":"state",open,lost,lastLostAt,errors}; `lost` closed without being asked to, the last of them at
+ *           `lastLostAt`, milliseconds since the epoch
  *   close   closes all, prints {"event":"end",...}, and ends; so does the end of standard input.
  */
 import { connect, type Socket } from 'node:net';
@@ -33,11 +34,12 @@ const errors: Record<string, number> = {};
 let started = 0;
 let settled = 0;
 let lost = 0;
+let lastLostAt = 0;
 let closing = false;
 let allowance = 0;
 
 const say = (event: Record<string, unknown>): void => void process.stdout.write(`${JSON.stringify(event)}\n`);
-const state = (): Record<string, unknown> => ({ open: open.size, lost, errors });
+const state = (): Record<string, unknown> => ({ open: open.size, lost, lastLostAt, errors });
 
 function hold(): void {
   const destination = destinations[started % destinations.length] ?? { host: '', port: 0 };
@@ -57,7 +59,11 @@ function hold(): void {
   });
   socket.on('close', () => {
     if (!open.delete(socket)) settle();
-    else if (!closing) lost += 1;
+    else if (!closing) {
+      lost += 1;
+      lastLostAt = Date.now();
+      if (open.size === 0) say({ event: 'all lost', ...state() });
+    }
   });
   socket.resume();
 }

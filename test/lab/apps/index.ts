@@ -126,9 +126,18 @@ export async function load(options: LoadOptions): Promise<string[]> {
   return [program, `${rate}`, `${seconds}`, local, `${atOnce}`, ...options.to];
 }
 
-/** An echo server for load: short messages, many ports (`port` and the following), next to no CPU. Ready at `{event:'listening'}`. */
-export async function answer(options: { port: number; ports?: number }): Promise<string[]> {
-  return [await compile('apps/answer.c'), `${options.port}`, `${options.ports ?? 1}`];
+/**
+ * An echo server for load: short messages, many ports (`port` and the following), next to no CPU. Ready at
+ * `{event:'listening'}`. With a tag (one character) it answers with that, and how it was reached.
+ */
+export async function answer(options: { port: number; ports?: number; tag?: string }): Promise<string[]> {
+  const { port, ports = 1, tag } = options;
+  return [await compile('apps/answer.c'), `${port}`, `${ports}`, ...(tag === undefined ? [] : [tag])];
+}
+
+/** A client that makes connections as standard input tells, to `answer` with a tag. Ready at `{event:'ready'}`. See attempt.c. */
+export async function attempt(): Promise<string[]> {
+  return [await compile('apps/attempt.c')];
 }
 
 /** A small HTTP server for benches: answers anything with `bodyBytes` bytes (default: 1,024). Ready at `{event:'listening'}`. */

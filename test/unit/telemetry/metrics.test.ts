@@ -18,6 +18,12 @@ test('asks the sources whenever the metrics are read', async (t) => {
     t.true(text.includes(`${line}\n`), line);
 });
 
+test('of what nobody keeps there is no number', async (t) => {
+  const text = await openMetrics({ process: false }).text();
+  t.notRegex(text, /^culvert_kernel_path_verdicts [1-9]/m);
+  t.notRegex(text, /^culvert_policies\{/m);
+});
+
 test('every metric has the prefix culvert_ and a help text', async (t) => {
   const text = await openMetrics({ process: false }).text();
   const names = [...text.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name ?? '');

@@ -18,6 +18,7 @@ import {
   data,
   frame,
   goaway,
+  NEVER,
   OK,
   PREFACE,
   reset,
@@ -32,7 +33,6 @@ const INPUTS = Number(process.env.CULVERT_FUZZ_INPUTS ?? (SOAK ? 5_000_000 : 110
 const SEED = Number(process.env.CULVERT_FUZZ_SEED ?? randomInt(2 ** 31));
 /** Sessions at a time. */
 const BATCH = 100;
-const NEVER = new AbortController().signal;
 
 /** Numbers that look random and are the same for the same seed (xorshift). */
 class Dice {

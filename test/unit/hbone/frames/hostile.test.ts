@@ -13,6 +13,7 @@ import {
   data,
   frame,
   goaway,
+  NEVER,
   OK,
   PREFACE,
   RawPeer,
@@ -25,7 +26,6 @@ import {
   windowUpdate,
 } from './raw-peer.ts';
 
-const NEVER = new AbortController().signal;
 const { PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR, COMPRESSION_ERROR, ENHANCE_YOUR_CALM } =
   wire;
 

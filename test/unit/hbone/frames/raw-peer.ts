@@ -57,6 +57,8 @@ export const SETTINGS_ACK = frame(wire.SETTINGS, wire.ACK, 0);
 export const CONNECT = block([':method', 'CONNECT'], [':authority', '10.0.0.7:8080']);
 /** :status 200, from the static table. */
 export const OK = Buffer.of(0x88);
+/** Of calls that nobody takes back. */
+export const NEVER = new AbortController().signal;
 
 export function connectFrame(id: number, flags = wire.END_HEADERS): Buffer {
   return frame(wire.HEADERS, flags, id, CONNECT);

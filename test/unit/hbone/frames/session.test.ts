@@ -15,6 +15,7 @@ import {
   data,
   frame,
   goaway,
+  NEVER,
   OK,
   PREFACE,
   type RawFrame,
@@ -28,7 +29,6 @@ import {
   windowUpdate,
 } from './raw-peer.ts';
 
-const NEVER = new AbortController().signal;
 const MIB = 2 ** 20;
 const WIDE = [settings([wire.SETTINGS_INITIAL_WINDOW_SIZE, 2 ** 30]), windowUpdate(0, 2 ** 30)];
 
