@@ -10,9 +10,6 @@ async function meshOf(agent: LabAgent): Promise<NonNullable<StatusReply['mesh']>
   return status.mesh;
 }
 
-const web = 'spiffe://cluster.local/ns/shop/sa/web';
-const db = 'spiffe://cluster.local/ns/shop/sa/db';
-
 test.serial('an agent serves its pods before there is a mesh, and joins it when its node is in it', async (t) => {
   await using lab = await Lab.create(t.title);
   const [n1, n2] = [await lab.node('n1'), await lab.node('n2')];
@@ -35,12 +32,12 @@ test.serial('an agent serves its pods before there is a mesh, and joins it when 
     serviceManifest('web', { namespace: 'shop', clusterIps: ['10.96.0.1'], ports: { 80: 8080 } }),
   ]);
   await agent.log({ msg: 'the mesh is known', workloads: 2, services: 1 });
-  await agent.log({ msg: 'certificate issued', identity: web });
+  await agent.issued(here);
   const mesh = await meshOf(agent);
   t.like(mesh, { connected: true, workloads: 2, services: 1 });
   t.deepEqual(
     mesh.certificates.map(({ identity, state }) => [identity, state]),
-    [[web, 'available']],
+    [[here.identity, 'available']],
   );
   t.true(Date.parse(mesh.certificates[0]?.expires ?? '') > Date.now());
   t.deepEqual(await agent.stop(), { code: 0, signal: null });
@@ -55,7 +52,7 @@ test.serial(
     const two = await n1.pod('db', { namespace: 'shop', serviceAccount: 'db' });
     const control = await lab.control({ manifests: { 'web.yaml': podManifest(one) } });
     const agent = await n1.agent({ control });
-    await agent.log({ msg: 'certificate issued', identity: web });
+    await agent.issued(one);
 
     await control.kill();
     await agent.log({ msg: 'no connection to the control process' });
@@ -63,19 +60,19 @@ test.serial(
     t.like(alone, { connected: false, workloads: 1 });
     t.deepEqual(
       alone.certificates.map(({ identity, state }) => [identity, state]),
-      [[web, 'available']],
+      [[one.identity, 'available']],
     );
 
     control.write('db.yaml', podManifest(two));
     await control.start();
     await agent.log({ msg: 'the mesh has changed', workloads: 2 });
-    await agent.log({ msg: 'certificate issued', identity: db });
+    await agent.issued(two);
     control.remove('web.yaml');
     await agent.log({ msg: 'the mesh has changed', workloads: 1 });
     const mesh = await meshOf(agent);
     t.deepEqual(
       mesh.certificates.map(({ identity }) => identity),
-      [db],
+      [two.identity],
     );
   },
 );
@@ -89,13 +86,18 @@ test.serial('started with a broken manifest, a control process tells nobody anyt
     manifests: { 'web.yaml': podManifest(one), 'db.yaml': podManifest(two) },
   });
   const agent = await n1.agent({ control });
-  await agent.log({ msg: 'certificate issued', identity: db });
+  await agent.told({ msg: 'the mesh is known', workloads: 2 });
 
   await control.stop();
+  await agent.log({ msg: 'no connection to the control process' });
   control.write('db.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {name: db}\nspec: {nodeName: 7}\n');
-  const said = await control.start({ level: 'error', problems: 1 }).then(() => control.logs);
-  const problem = said.find(({ reason }) => reason === 'field');
-  t.like(problem, { level: 'error', file: join(control.manifests, 'db.yaml'), line: 4, field: 'spec.nodeName' });
+  await control.start({ level: 'error', problems: 1 });
+  t.like(await control.process.told({ reason: 'field' }), {
+    level: 'error',
+    file: join(control.manifests, 'db.yaml'),
+    line: 4,
+    field: 'spec.nodeName',
+  });
   t.false(existsSync(control.socket(n1)));
   t.like(await meshOf(agent), { connected: false, workloads: 2 });
 

@@ -1,6 +1,7 @@
 /** One short connection of an app: what both its ends say of it, and what the agent has counted meanwhile. */
 import {
   apps,
+  furnish,
   Lab,
   type LabAgent,
   type LabNode,
@@ -48,7 +49,11 @@ export function parseConversation(outcome: Outcome): Conversation {
   } catch (cause) {
     throw new Error(`not a client's report: ${outcome.stdout}${outcome.stderr}`, { cause });
   }
-  const { peer, local, reply, error, at } = printed;
+  return conversationOf(printed);
+}
+
+/** Of what a client has printed. */
+export function conversationOf({ peer, local, reply, error, at }: Readonly<Record<string, string>>): Conversation {
   return {
     ...(peer === undefined ? {} : { peer: plain(peer) }),
     ...(local === undefined ? {} : { local: plain(local) }),
@@ -163,18 +168,14 @@ export interface Scene extends AsyncDisposable {
 export const labOptions: LabOptions = { shared: process.env.CULVERT_LAB_SHARED === '1' };
 
 export async function scene(title: string): Promise<Scene> {
-  const lab = await Lab.create(title, labOptions);
-  try {
+  return await furnish(await Lab.create(title, labOptions), async (lab) => {
     const node = await lab.node('n1');
     const [client, server, outside] = [await node.pod('client'), await node.pod('server'), await node.pod('outside')];
     const agent = await node.agent();
     await agent.enrol(client);
     await agent.enrol(server);
     return { lab, node, agent, client, server, outside, [Symbol.asyncDispose]: () => lab.dispose() };
-  } catch (error) {
-    await lab.dispose();
-    throw error;
-  }
+  });
 }
 
 /** The families, each with the pod's address in it and what an app may bind. */

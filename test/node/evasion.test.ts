@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import anyTest, { type TestFn } from 'ava';
-import { apps, Lab, type LabNode, type LabPod } from '../lab/index.ts';
+import { apps, furnish, Lab, type LabNode, type LabPod } from '../lab/index.ts';
 import { plain } from './conversation.ts';
 import {
   assertLed,
@@ -35,15 +35,16 @@ interface Scene extends Road {
 const test = anyTest as TestFn<Scene>;
 
 test.before(async (t) => {
-  const lab = await Lab.create('evasion');
-  const node = await lab.node('n1');
-  const [client, server] = [await node.pod('client'), await node.pod('server')];
-  const [target, stranger] = [await node.pod('target'), await node.pod('stranger')];
-  const app = await serving(server, apps.pythonEcho({ port }));
-  const agent = await node.agent();
-  await agent.enrol(client);
-  await agent.enrol(target);
-  t.context = { lab, node, client, server, target, stranger, app, agent };
+  t.context = await furnish(await Lab.create('evasion'), async (lab) => {
+    const node = await lab.node('n1');
+    const [client, server] = [await node.pod('client'), await node.pod('server')];
+    const [target, stranger] = [await node.pod('target'), await node.pod('stranger')];
+    const app = await serving(server, apps.pythonEcho({ port }));
+    const agent = await node.agent();
+    await agent.enrol(client);
+    await agent.enrol(target);
+    return { lab, node, client, server, target, stranger, app, agent };
+  });
 });
 
 test.after.always(async (t) => {

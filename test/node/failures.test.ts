@@ -16,6 +16,8 @@ import {
 } from './conversation.ts';
 
 const closedPort = 9;
+/** Of pod_usage: no flow on the kernel path. */
+const noFlows = { flowsBegun: 0n, flowsOver: 0n };
 const python = '/usr/bin/python3';
 /** How an app may learn that there is nobody: while it connects, or by a reset once it is connected. Never by an end. */
 const refusals = ['ECONNREFUSED', 'ECONNRESET'];
@@ -221,7 +223,7 @@ test.serial('a client that the app would not see is reset before a byte, and nob
   const key = new Uint8Array(8);
   new DataView(key.buffer).setBigUint64(0, BigInt(netnsCookie), true);
   // More hand-overs than any pod may hold: the agent's own dials get none.
-  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(2 * limit.HANDOVERS_PER_POD), taken: 0n }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: BigInt(2 * limit.HANDOVERS_PER_POD), taken: 0n, ...noFlows }));
   for (const { of } of families) {
     const { error, reply } = await converse(outside, apps.pythonConnect({ to: of(server), port: 8080, send: 'word' }));
     t.is(reply, undefined);
@@ -229,7 +231,7 @@ test.serial('a client that the app would not see is reset before a byte, and nob
   }
   t.false(app.stdout.includes('word'));
   t.like(await agent.status(), { status: { ended: { 'client-hidden': 2 } } });
-  addon.mapUpdate(usage, key, encodePodUsage({ given: 0n, taken: 0n }));
+  addon.mapUpdate(usage, key, encodePodUsage({ given: 0n, taken: 0n, ...noFlows }));
   addon.close(usage);
   for (const { of } of families) {
     const { error } = await converse(outside, apps.pythonConnect({ to: of(server), port: 8080 }));

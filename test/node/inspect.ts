@@ -79,6 +79,14 @@ export function residentBytes(agent: LabAgent, which: 'VmRSS' | 'VmHWM' = 'VmRSS
   return Number(new RegExp(`${which}:\\s+(\\d+)`).exec(status)?.[1]) * 1024;
 }
 
+/** The agent's sockets that listen in a pod, each with its port and inode. */
+export async function agentListeners(pod: LabPod, ports: readonly number[] = agentPorts): Promise<string[]> {
+  const { stdout } = await pod.exec(['ss', '-ltneH', `( ${ports.map((port) => `sport = :${port}`).join(' or ')} )`]);
+  return [...stdout.matchAll(/:(15\d+) .* ino:(\d+)/g)].map(([, port, inode]) => `${port} ${inode}`).sort();
+}
+
+const agentPorts = [15001, 15006, 15008];
+
 /** Links of the whole kernel that lead to a network namespace, by its inode. */
 export async function lookupLinks(netnsInode: number): Promise<number> {
   const links: unknown = JSON.parse(await command(['bpftool', '-j', 'link', 'show']));

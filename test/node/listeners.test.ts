@@ -12,7 +12,7 @@ import {
 } from '../lab/index.ts';
 import { metric } from './conversation.ts';
 import { endpoint, grown, kernelEvents, port, serving, statusOf, told } from './evidence.ts';
-import { settled } from './inspect.ts';
+import { agentListeners, settled } from './inspect.ts';
 
 /** Connections per second of each load. CULVERT_SOAK=1: as the issue has it. */
 const rate = process.env.CULVERT_SOAK === '1' ? 2000 : 200;
@@ -41,11 +41,13 @@ const test = anyTest as TestFn<Scene>;
 
 test.beforeEach(async (t) => {
   const lab = await Lab.create(t.title);
+  // At once, so that it is removed if what follows fails.
+  Object.assign(t.context, { lab });
   const node = await lab.node('n1');
   const [client, target, outside] = [await node.pod('client'), await node.pod('target'), await node.pod('outside')];
   const outsideApp = await serving(outside, apps.echo({ port, quiet: true }));
   const targetApp = await serving(target, apps.echo({ port, quiet: true }));
-  Object.assign(t.context, { lab, node, client, target, outside, outsideApp, targetApp });
+  Object.assign(t.context, { node, client, target, outside, outsideApp, targetApp });
 });
 
 test.afterEach.always(async (t) => {
@@ -146,10 +148,9 @@ async function killListeners(t: ExecutionContext<Scene>, pod: LabPod, outside: s
   t.is((await pod.exec(['nft', 'delete', 'table', 'ip', 'hold'], privileged)).code, 0);
 }
 
-/** The agent's listeners in a pod, each with its inode. */
-async function listeners(pod: LabPod): Promise<string[]> {
-  const { stdout } = await pod.exec(['ss', '-ltneH', '( sport = :15001 or sport = :15006 )']);
-  return [...stdout.matchAll(/:(15\d+) .* ino:(\d+)/g)].map(([, number, inode]) => `${number} ${inode}`).sort();
+/** The agent's listeners in a pod for what is captured, each with its inode. */
+function listeners(pod: LabPod): Promise<string[]> {
+  return agentListeners(pod, [15001, 15006]);
 }
 
 /** A connection through the agent, open from end to end. */

@@ -26,6 +26,8 @@ const test = anyTest as TestFn<Scene>;
 
 test.beforeEach(async (t) => {
   const lab = await Lab.create(t.title);
+  // At once, so that it is removed if what follows fails.
+  Object.assign(t.context, { lab });
   const node = await lab.node('n1');
   const [rogue, target, outside] = [await node.pod('rogue'), await node.pod('target'), await node.pod('outside')];
   const targetApp = await serving(target, apps.pythonEcho({ port }));
@@ -36,7 +38,7 @@ test.beforeEach(async (t) => {
   // The agent knows a pod's cgroup by its first connect.
   t.is(told(await rogue.exec(apps.pythonConnect({ to: outside.ipv4, port }))).reply, 'hello');
   await outsideApp.json({ event: 'accepted' });
-  Object.assign(t.context, { lab, agent, rogue, target, outside, targetApp, outsideApp });
+  Object.assign(t.context, { agent, rogue, target, outside, targetApp, outsideApp });
 });
 
 test.afterEach.always(async (t) => {

@@ -1,7 +1,7 @@
 /** Readers that do not read, through the tunnel. */
 import { join } from 'node:path';
 import test from 'ava';
-import { apps, type LabProcess } from '../lab/index.ts';
+import { apps, furnish, type LabProcess } from '../lab/index.ts';
 import { residentBytes } from './inspect.ts';
 import { begun, type Chain, chainOf, hangMs, mib, seed, stallLaws, standstill, transfersOf } from './stream-laws.ts';
 import { APP_PORT, pair, sessionsOf, tunnelBed } from './tunnel-bed.ts';
@@ -9,12 +9,14 @@ import { APP_PORT, pair, sessionsOf, tunnelBed } from './tunnel-bed.ts';
 const MiB = 1024 * 1024;
 
 const chain = chainOf(async (): Promise<Chain> => {
-  const { lab, nodes, agents, pods } = await tunnelBed('stalled streams', pair, { logLevel: 'info' });
-  // Otherwise most of what is under way would be in the kernel, where the mesh changes nothing.
-  const buffers = '4096 131072 262144';
-  for (const pod of [pods.client, pods.server])
-    await pod.sysctl({ 'net.ipv4.tcp_rmem': buffers, 'net.ipv4.tcp_wmem': buffers });
-  return { lab, nodes, agents, ...pods, ways: [{ name: 'IPv4', to: pods.server.ipv4 }] };
+  const bed = await tunnelBed('stalled streams', pair, { logLevel: 'info' });
+  return await furnish(bed, async ({ lab, nodes, agents, pods }) => {
+    // Otherwise most of what is under way would be in the kernel, where the mesh changes nothing.
+    const buffers = '4096 131072 262144';
+    for (const pod of [pods.client, pods.server])
+      await pod.sysctl({ 'net.ipv4.tcp_rmem': buffers, 'net.ipv4.tcp_wmem': buffers });
+    return { lab, nodes, agents, ...pods, ways: [{ name: 'IPv4', to: pods.server.ipv4 }] };
+  });
 });
 
 /**

@@ -1,11 +1,13 @@
 /** Two linked nodes, each with an agent that follows one control process: scenarios through the tunnel are set in it. */
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
+import type { SpiffeId } from '../../src/mesh/index.ts';
 import {
   type AgentOptions,
   apps,
   type Captured,
   type ControlOptions,
+  furnish,
   Lab,
   type LabAgent,
   type LabControl,
@@ -19,7 +21,6 @@ import {
   serviceManifest,
 } from '../lab/index.ts';
 import { type Conversation, labOptions } from './conversation.ts';
-import { settled } from './inspect.ts';
 
 export const HBONE_PORT = 15008;
 /** Where apps of servers listen, unless a test says otherwise. */
@@ -29,8 +30,14 @@ export const SERVICE_PORT = 80;
 /** Addresses of the pair's service. */
 export const VIP = { ipv4: '10.96.0.1', ipv6: 'fd00:c:96::1' } as const;
 
-export function identity(serviceAccount: string): string {
-  return `spiffe://cluster.local/ns/shop/sa/${serviceAccount}`;
+/** Of the pods of a tunnel's scenarios: all are in the namespace `shop`. */
+export function identity(serviceAccount: string, trustDomain = 'cluster.local'): SpiffeId {
+  return `spiffe://${trustDomain}/ns/shop/sa/${serviceAccount}` as SpiffeId;
+}
+
+/** Both endpoints of a pod's app. */
+export function endpointsOf(pod: LabPod): string[] {
+  return pod.addresses.map((address) => apps.endpoint(address, APP_PORT));
 }
 
 /** What is put on the nodes before control and agents are started. */
@@ -63,13 +70,7 @@ export async function tunnelBed<Pods>(
   agents: AgentOptions = {},
   surroundings: Surroundings = {},
 ): Promise<TunnelBed<Pods>> {
-  const lab = await Lab.create(title, labOptions);
-  try {
-    return await setUp(lab, layout, agents, surroundings);
-  } catch (error) {
-    await lab.dispose();
-    throw error;
-  }
+  return await furnish(await Lab.create(title, labOptions), (lab) => setUp(lab, layout, agents, surroundings));
 }
 
 async function setUp<Pods>(
@@ -195,17 +196,9 @@ export type Told = Readonly<Record<string, unknown>>;
  * Remembers how far an agent's log is. What it returns finds the first line after that of a connection with these fields:
  * `src.addr` is the client's own endpoint.
  */
-export function listen({ process }: LabAgent): (fields: Readonly<Record<string, string | undefined>>) => Promise<Told> {
-  const from = process.lines.length;
-  return async (fields) => {
-    const wanted = Object.entries(fields).map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`);
-    const found = await settled(
-      () => process.lines.find((line, at) => at >= from && wanted.every((each) => line.includes(each))),
-      (line) => line !== undefined,
-    );
-    if (found === undefined) throw new Error(`the log tells nothing of a connection with ${wanted}`);
-    return JSON.parse(found) as Told;
-  };
+export function listen(agent: LabAgent): (fields: Readonly<Record<string, string | undefined>>) => Promise<Told> {
+  const since = agent.process.lines.length;
+  return (fields) => agent.told(fields, { since });
 }
 
 /** One conversation that came through the tunnel, as everybody saw it. */

@@ -16,6 +16,7 @@ import { settled, statusOf } from './inspect.ts';
 import { endedDuring } from './stream-laws.ts';
 import {
   APP_PORT,
+  endpointsOf,
   HBONE_PORT,
   identity,
   type Pair,
@@ -81,11 +82,11 @@ interface Signed {
 }
 
 /** What the control process answers to whoever can open the socket of a node. */
-async function askToSign(node: LabNode, wanted: string, csr: string): Promise<Signed> {
+async function askToSign(node: LabNode, wanted: SpiffeId, csr: string): Promise<Signed> {
   const socket = createConnection(bed.control.socket(node));
   try {
     const lines = createInterface({ input: socket });
-    socket.write(encodeSign(1, { identity: wanted as SpiffeId, csr, validitySeconds: 86_400 }));
+    socket.write(encodeSign(1, { identity: wanted, csr, validitySeconds: 86_400 }));
     const [line] = (await once(lines, 'line', { signal: AbortSignal.timeout(hangMs) })) as [string];
     return JSON.parse(line) as Signed;
   } finally {
@@ -101,8 +102,8 @@ interface Files {
 let written = 0;
 
 /** A certificate that is valid for `life` seconds, and the roots of the mesh, the oldest first. */
-async function issue(node: LabNode, of: string): Promise<{ files: Files; chain: string; roots: string[] }> {
-  const { key, csr } = await makeSigningRequest(of as SpiffeId);
+async function issue(node: LabNode, of: SpiffeId): Promise<{ files: Files; chain: string; roots: string[] }> {
+  const { key, csr } = await makeSigningRequest(of);
   const { chain = [], roots = [], error } = await askToSign(node, of, csr);
   if (error !== undefined) throw new Error(`${of} is not signed: ${JSON.stringify(error)}`);
   return { files: { cert: fileOf(chain.join('')), key: fileOf(key) }, chain: chain.join(''), roots: [...roots] };
@@ -163,26 +164,26 @@ test.serial('a root is for its owner alone, and no other key is on a disk or in 
 
 test.serial('the CA signs for a node the identities of its pods, and no others', async (t) => {
   const [near, far] = bed.nodes;
-  const { csr } = await makeSigningRequest(identity('client') as SpiffeId);
+  const { csr } = await makeSigningRequest(identity('client'));
   const signed = await askToSign(near, identity('client'), csr);
   t.is(signed.error, undefined);
   t.is(signed.chain?.length, 2);
   const refused = { code: 'REFUSED', message: 'request impersonation authentication failure' };
   t.deepEqual((await askToSign(far, identity('client'), csr)).error, refused, "another node's");
   t.deepEqual((await askToSign(near, identity('nobody'), csr)).error, refused, "nobody's");
-  t.deepEqual((await askToSign(near, 'spiffe://other.domain/ns/shop/sa/client', csr)).error, refused);
+  t.deepEqual((await askToSign(near, identity('client', 'other.domain'), csr)).error, refused);
   t.is((await askToSign(near, identity('visitor'), csr)).error?.code, 'BAD_CSR', 'a CSR for another identity');
   t.like(await bed.control.log({ node: 'far', identity: identity('client') }), { level: 'warn' });
 });
 
 /** Waits until each identity of the agent's node has had a certificate issued after that time. */
 async function issuedSince({ node, process }: LabAgent, since: Date): Promise<void> {
-  const wanted = node.pods.map(({ name }) => identity(name)).sort();
+  const wanted = node.pods.map((pod) => pod.identity).sort();
   const found = (): string[] => {
-    const lines = process.lines.filter((line) => line.includes('"msg":"certificate issued"'));
-    const told = lines.map((line) => JSON.parse(line) as { time: string; identity: string });
-    const after = told.filter(({ time }) => new Date(time) > since);
-    return [...new Set(after.map((each) => each.identity))].sort();
+    const issued = process.records.filter(
+      ({ msg, time }) => msg === 'certificate issued' && new Date(`${time}`) > since,
+    );
+    return [...new Set(issued.map((each) => `${each.identity}`))].sort();
   };
   const issued = await settled(found, (identities) => identities.length === wanted.length);
   if (`${issued}` !== `${wanted}`) throw new Error(`issued: ${issued}, wanted: ${wanted}`);
@@ -210,6 +211,8 @@ async function present(t: ExecutionContext, root: string, others: readonly strin
   const peer = await serve(witness, apps.h2Server({ port: HBONE_PORT, ...files, roots: fileOf(root) }));
   const { error } = await converse(client, apps.pythonConnect({ to: witness.ipv4, port: APP_PORT }));
   t.is(error, undefined, 'who trusts this root accepts the client');
+  // When the agent has closed the idle session, it is done with the stream too: killed before, it would be a lost one.
+  await peer.json({ event: 'closed' });
   await peer.kill();
 }
 
@@ -217,13 +220,14 @@ async function present(t: ExecutionContext, root: string, others: readonly strin
 async function rotate(t: ExecutionContext): Promise<void> {
   const { control, nodes } = bed;
   const before = readdirSync(control.ca);
+  const old = readRoot(join(control.ca, before[0] ?? ''));
+  await present(t, old, []);
   const argv = [process.execPath, 'src/cli/main.ts', 'ca', 'rotate', '--ca', control.ca];
   const { code, stdout } = await nodes[0].exec(argv);
   t.is(code, 0);
   const file = /^added (\S+)$/m.exec(stdout)?.[1] ?? '';
   t.is(statSync(file).mode & 0o777, 0o600);
   await control.log({ msg: 'a root is trusted', file });
-  await present(t, readRoot(join(control.ca, before[0] ?? '')), [readRoot(file)]);
   const { time } = await control.log({ msg: 'certificates are signed under this root', file }, hangMs);
   await allRenewed(new Date(`${time}`));
   for (const name of before) rmSync(join(control.ca, name));
@@ -231,7 +235,7 @@ async function rotate(t: ExecutionContext): Promise<void> {
   const { roots } = await issue(nodes[0], identity('stranger'));
   t.deepEqual(roots, [readRoot(file)]);
   await allRenewed();
-  await present(t, readRoot(file), []);
+  await present(t, readRoot(file), [old]);
 }
 
 function readRoot(path: string): string {
@@ -243,10 +247,7 @@ test.serial('certificates are renewed and roots rotated under load: nothing fail
   const { agents, pods } = bed;
   const { client, visitor, server } = pods;
   await serve(server, await apps.answer({ port: APP_PORT }));
-  const to = [
-    ...[server.ipv4, server.ipv6].map((address) => apps.endpoint(address, APP_PORT)),
-    ...[VIP.ipv4, VIP.ipv6].map((address) => apps.endpoint(address, SERVICE_PORT)),
-  ];
+  const to = [...endpointsOf(server), ...[VIP.ipv4, VIP.ipv6].map((address) => apps.endpoint(address, SERVICE_PORT))];
   const ended = await endedDuring({ agents }, async () => {
     const open = await Held.open(client, to, held);
     const [busy, visits] = [await Load.start(client, to, rate), await Load.start(visitor, to, 2)];
@@ -266,7 +267,9 @@ test.serial('certificates are renewed and roots rotated under load: nothing fail
   for (const agent of agents) {
     const status = await statusOf(agent);
     t.is(status.totals.failed, 0);
-    const worries = agent.process.lines.filter((line) => /"level":"(warn|error)"/.test(line));
+    // On a busy machine the last ACK of a connection may come when the agent's socket is gone: the kernel takes it for a new one.
+    const isLate = (line: string): boolean => line.includes('"msg":"kernel event"') && line.includes('"no_handover"');
+    const worries = agent.process.lines.filter((line) => /"level":"(warn|error)"/.test(line) && !isLate(line));
     t.true(
       worries.every((line) => line.includes(`"${pods.stranger.ipv4}:`)),
       worries.join(),

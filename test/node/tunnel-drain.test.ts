@@ -1,12 +1,13 @@
 /** Agents and pods that leave, and sessions that nobody uses. CULVERT_SOAK=1 (`./dev soak`): at full size. */
 import { setTimeout as pause } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
-import { apps, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
+import { apps, furnish, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
 import { converse, serve } from './conversation.ts';
 import { Held } from './held.ts';
-import { relayed, settled } from './inspect.ts';
+import { agentListeners, relayed, settled } from './inspect.ts';
 import {
   APP_PORT,
+  endpointsOf,
   HBONE_PORT,
   listen,
   podOf,
@@ -59,20 +60,23 @@ async function bedOf(t: ExecutionContext, args: readonly string[]): Promise<Tunn
     },
     { args },
   );
-  for (const pod of [bed.pods.server, bed.pods.spare, bed.pods.neighbour])
-    await serve(pod, apps.echo({ port: APP_PORT, quiet: true }));
-  return bed;
+  return await furnish(bed, async ({ pods }) => {
+    for (const pod of [pods.server, pods.spare, pods.neighbour])
+      await serve(pod, apps.echo({ port: APP_PORT, quiet: true }));
+    return bed;
+  });
 }
 
-/** Both addresses of a pod's app. */
-function addressesOf(pod: LabPod): string[] {
-  return [apps.endpoint(pod.ipv4, APP_PORT), apps.endpoint(pod.ipv6, APP_PORT)];
-}
-
-/** The agent has been told to stop, and has begun to. */
+/** The agent has been told to stop, and accepts nothing any more. It says that it stops before its workers have heard of it. */
 async function stopping(agent: LabAgent): Promise<void> {
   agent.process.signal('SIGTERM');
-  await agent.log({ msg: 'agent stops: draining' });
+  for (const pod of agent.node.pods) {
+    const open = await settled(
+      () => agentListeners(pod),
+      (listeners) => listeners.length === 0,
+    );
+    if (open.length > 0) throw new Error(`the agent still listens in ${pod.name}: ${open}`);
+  }
 }
 
 /** Asserts that the service is reached, and by the endpoint on the client's own node. */
@@ -92,7 +96,7 @@ async function assertUnreachable(t: ExecutionContext, bed: TunnelBed<Pods>, pod:
     const talk = await converse(bed.pods.client, apps.pythonConnect({ to, port: APP_PORT }));
     t.is(talk.error, 'ECONNRESET', JSON.stringify(talk));
     // By where it led: the reset may come before the client has looked at its own address.
-    const dialled = { 'dst.addr': apps.endpoint(to, 15008), direction: 'outbound' };
+    const dialled = { 'dst.addr': apps.endpoint(to, HBONE_PORT), direction: 'outbound' };
     t.like(await log(dialled), { msg: 'connection failed', reason: 'tunnel-unreachable' });
   }
 }
@@ -110,7 +114,7 @@ test.serial(
   async (t) => {
     await using bed = await bedOf(t, ['--drain', '3600', ...neverAsked]);
     const [near, far] = bed.agents;
-    const open = await Held.open(bed.pods.client, addressesOf(bed.pods.server), held);
+    const open = await Held.open(bed.pods.client, endpointsOf(bed.pods.server), held);
     await stopping(far);
     t.is(await open.alive(), held);
     await assertUnreachable(t, bed, bed.pods.server);
@@ -127,7 +131,7 @@ test.serial("an agent that stops finishes its own pods' connections, and refuses
   await using bed = await bedOf(t, ['--drain', '3600', ...neverAsked]);
   const [near, far] = bed.agents;
   const { client, server, spare } = bed.pods;
-  const open = await Held.open(client, addressesOf(server), held);
+  const open = await Held.open(client, endpointsOf(server), held);
   await stopping(near);
   for (const to of [server.ipv4, server.ipv6, VIP.ipv4, VIP.ipv6, spare.ipv4]) {
     const port = to.startsWith('10.96.') || to === VIP.ipv6 ? SERVICE_PORT : APP_PORT;
@@ -144,10 +148,9 @@ test.serial("an agent that stops finishes its own pods' connections, and refuses
 test.serial('what outlives the drain is reset, and the agent ends well nevertheless', async (t) => {
   await using bed = await bedOf(t, ['--drain', '1', ...neverAsked]);
   const [near, far] = bed.agents;
-  const open = await Held.open(bed.pods.client, addressesOf(bed.pods.server), held);
+  const open = await Held.open(bed.pods.client, endpointsOf(bed.pods.server), held);
   const log = listen(near);
-  await stopping(far);
-  t.is(await open.alive(), held);
+  far.process.signal('SIGTERM');
   t.deepEqual(await far.process.exit, { code: 0, signal: null });
   const { lost, errors } = await settled(
     () => open.state(),
@@ -164,7 +167,7 @@ test.serial('tunnelled connections live on when their pods, or a neighbour, are 
   const [near, far] = bed.agents;
   const { client, neighbour, server } = bed.pods;
   t.is((await converse(neighbour, apps.pythonConnect({ to: server.ipv4, port: APP_PORT }))).error, undefined);
-  const open = await Held.open(client, addressesOf(server), held);
+  const open = await Held.open(client, endpointsOf(server), held);
   const sessions = await sessionsOf(client);
   t.is((await sessionsOf(neighbour)).length, 1);
 
@@ -202,14 +205,14 @@ test.serial('a pod that is deleted takes its connections and sessions with it at
   const { client, neighbour, server } = bed.pods;
   const none = (found: readonly string[]): boolean => found.length === 0;
 
-  await Held.open(neighbour, addressesOf(server), held);
+  await Held.open(neighbour, endpointsOf(server), held);
   t.is(await carried(far, held), held);
   t.true((await sessionsTo(server)).length > 0);
   await neighbour.delete();
   for (const agent of [near, far]) t.is(await carried(agent, 0), 0, "without the client's pod");
   t.deepEqual(await settled(() => sessionsTo(server), none), []);
 
-  const open = await Held.open(client, addressesOf(server), held);
+  const open = await Held.open(client, endpointsOf(server), held);
   await server.delete();
   const { lost } = await settled(
     () => open.state(),
@@ -251,7 +254,7 @@ test.serial('an idle connection is never closed for being idle, and keeps its se
   await using bed = await bedOf(t, args);
   t.timeout(idleMs + 300_000);
   const { client, server } = bed.pods;
-  const open = await Held.open(client, [...addressesOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT)], held);
+  const open = await Held.open(client, [...endpointsOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT)], held);
   const sessions = (await sessionsOf(client)).sort();
   await pause(idleMs);
   t.deepEqual(await open.state(), { open: held, lost: 0, errors: {} });

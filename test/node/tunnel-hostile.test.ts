@@ -6,17 +6,8 @@ import test from 'ava';
 import type { LabProcess } from '../lab/index.ts';
 import { apps, serve } from './conversation.ts';
 import { relayed, settled } from './inspect.ts';
-import {
-  call,
-  dial,
-  type Files,
-  HBONE_PORT,
-  identity,
-  issue,
-  residentMiB,
-  type TunnelScene,
-  tunnelScene,
-} from './tunnel-scene.ts';
+import { HBONE_PORT, identity } from './tunnel-bed.ts';
+import { call, dial, type Files, issue, residentMiB, type TunnelScene, tunnelScene } from './tunnel-scene.ts';
 
 /**
  * What the agent may grow by under one attack. A session holds at most 36.5 MiB of DATA that nobody takes, 1 MiB of

@@ -1,6 +1,6 @@
 /** Byte streams and addresses through the tunnel between two nodes. CULVERT_SOAK=1 (`./dev soak`): at full size. */
 import test from 'ava';
-import { apps, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
+import { apps, furnish, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
 import { addressOf, converse, families, plain, socketKinds } from './conversation.ts';
 import { begun, type Chain, chainOf, endLaws, fullSizes, transferLaws } from './stream-laws.ts';
 import {
@@ -51,7 +51,7 @@ const chain = chainOf(async (): Promise<Chain> => {
       },
     };
   });
-  await bed.pods.gone.delete();
+  await furnish(bed, ({ pods: { gone } }) => gone.delete());
   const { client, server } = bed.pods;
   const ways = [
     { name: 'pod, IPv4', to: server.ipv4 },

@@ -2,12 +2,22 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import type { StatusReply } from '../../src/agent/index.ts';
-import { apps, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
+import { apps, furnish, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
 import { type Conversation, converse, serve } from './conversation.ts';
 import { Held, Load } from './held.ts';
 import { settled, statusOf } from './inspect.ts';
 import { endedDuring, type Transfer, transfersOf, turned } from './stream-laws.ts';
-import { APP_PORT, identity, listen, pair, podOf, SERVICE_PORT, type TunnelBed, tunnelBed, VIP } from './tunnel-bed.ts';
+import {
+  APP_PORT,
+  endpointsOf,
+  listen,
+  pair,
+  podOf,
+  SERVICE_PORT,
+  type TunnelBed,
+  tunnelBed,
+  VIP,
+} from './tunnel-bed.ts';
 
 const soak = process.env.CULVERT_SOAK === '1';
 const held = 6;
@@ -53,23 +63,20 @@ async function trio(t: ExecutionContext, args: readonly string[]): Promise<Trio>
     },
     { args },
   );
-  const { lab, nodes, agents, control } = bed;
-  const third = await lab.node('third');
-  await lab.link(nodes[0], third);
-  const spare = await podOf(third, 'spare');
-  control.write('spare.yaml', podManifest(spare, { labels: { app: 'server' } }));
-  const agent = await third.agent({ control, args });
-  await agent.enrol(spare);
-  await agent.log({ msg: 'certificate issued' });
-  await agents[0].log({ msg: 'the mesh has changed', workloads: 3 });
-  const pods = { ...bed.pods, spare };
-  for (const pod of [pods.server, spare]) await serve(pod, apps.echo({ port: APP_PORT, quiet: true }));
-  return { bed, pods, [Symbol.asyncDispose]: () => lab.dispose() };
-}
-
-/** Both addresses of a pod's app. */
-function addressesOf(pod: LabPod): string[] {
-  return [apps.endpoint(pod.ipv4, APP_PORT), apps.endpoint(pod.ipv6, APP_PORT)];
+  return await furnish(bed, async ({ lab, nodes, agents, control }) => {
+    const third = await lab.node('third');
+    await lab.link(nodes[0], third);
+    const spare = await podOf(third, 'spare');
+    control.write('spare.yaml', podManifest(spare, { labels: { app: 'server' } }));
+    const agent = await third.agent({ control, args });
+    await agent.enrol(spare);
+    await agent.issued(spare);
+    // As news, or with the first word of it.
+    await agents[0].told({ workloads: 3 });
+    const pods = { ...bed.pods, spare };
+    for (const pod of [pods.server, spare]) await serve(pod, apps.echo({ port: APP_PORT, quiet: true }));
+    return { bed, pods, [Symbol.asyncDispose]: () => lab.dispose() };
+  });
 }
 
 function call(from: LabPod, to: string, port = APP_PORT): Promise<Conversation> {
@@ -116,9 +123,9 @@ test.serial('a control process that is away is missed by nobody whose certificat
   const [near, far] = agents;
   const { client, late, server } = bed.pods;
   await serve(server, await apps.answer({ port: APP_PORT }));
-  const to = [...addressesOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT), apps.endpoint(VIP.ipv6, SERVICE_PORT)];
-  for (const wanted of ['client', 'late']) await issued(near, wanted);
-  await issued(far, 'server');
+  const to = [...endpointsOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT), apps.endpoint(VIP.ipv6, SERVICE_PORT)];
+  for (const pod of [client, late]) await near.issued(pod);
+  await far.issued(server);
   const ended = await endedDuring({ agents }, async () => {
     const open = await Held.open(client, to, held);
     const busy = await Load.start(client, to, soak ? 200 : 40);
@@ -149,15 +156,6 @@ test.serial('a control process that is away is missed by nobody whose certificat
   for (const agent of agents) t.is((await statusOf(agent)).totals.failed, 0);
 });
 
-/** The agent has a certificate of the pod's. */
-async function issued({ process }: LabAgent, name: string): Promise<void> {
-  const wanted = `"identity":"${identity(name)}"`;
-  await settled(
-    () => process.lines.some((line) => line.includes('"msg":"certificate issued"') && line.includes(wanted)),
-    (found) => found,
-  );
-}
-
 test.serial('over a link that delays 50 ms and loses 1 %, bytes arrive whole and no connection fails', async (t) => {
   t.timeout(hangMs);
   await using bed = await tunnelBed(t.title, pair, { logLevel: 'info' }, { link: { delayMs: 50, lossPercent: 1 } });
@@ -170,7 +168,7 @@ test.serial('over a link that delays 50 ms and loses 1 %, bytes arrive whole and
   const transferPort = APP_PORT + 1;
   await serve(server, await apps.answer({ port: APP_PORT }));
   const serving = await serve(server, apps.transfer({ port: transferPort }));
-  const to = [...addressesOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT), apps.endpoint(VIP.ipv6, SERVICE_PORT)];
+  const to = [...endpointsOf(server), apps.endpoint(VIP.ipv4, SERVICE_PORT), apps.endpoint(VIP.ipv6, SERVICE_PORT)];
   const ended = await endedDuring({ agents }, async () => {
     const open = await Held.open(client, to, size.open);
     const busy = await Load.start(client, to, size.rate);
@@ -202,7 +200,7 @@ test.serial('over a link that delays 50 ms and loses 1 %, bytes arrive whole and
 test.serial('connections outlive a link that is cut and comes back, as they would without the mesh', async (t) => {
   await using all = await trio(t, patient);
   const { bed, pods } = all;
-  const open = await Held.open(pods.client, addressesOf(pods.server), held);
+  const open = await Held.open(pods.client, endpointsOf(pods.server), held);
   await bed.link.lose(100);
   const answers = open.alive();
   await pause(soak ? 30_000 : 2_000);
@@ -222,7 +220,7 @@ test.serial('a cut link is found out by PING: connections end and say why, new o
   cut = await trio(t, impatient);
   const { bed, pods } = cut;
   const { agents, link } = bed;
-  const open = await Held.open(pods.client, addressesOf(pods.server), held);
+  const open = await Held.open(pods.client, endpointsOf(pods.server), held);
   const from = agents.map(({ process }) => process.lines.length);
   const log = listen(agents[0]);
   await link.lose(100);
@@ -241,7 +239,7 @@ test.serial('a cut link is found out by PING: connections end and say why, new o
 
   await link.lose(0);
   for (const to of pods.server.addresses) t.is((await call(pods.client, to)).reply, 'hello');
-  const again = await Held.open(pods.client, addressesOf(pods.server), held);
+  const again = await Held.open(pods.client, endpointsOf(pods.server), held);
   t.is(await again.alive(), held);
   t.deepEqual(await again.close(), { open: held, lost: 0, errors: {} });
 });
@@ -251,7 +249,7 @@ test.serial("a peer's node that dies is found out by PING, and the other one tak
   if (cut === undefined) throw new Error('the nodes are made by the test before');
   const { bed, pods } = cut;
   const [near, far] = bed.agents;
-  const open = await Held.open(pods.client, addressesOf(pods.server), held);
+  const open = await Held.open(pods.client, endpointsOf(pods.server), held);
   const from = near.process.lines.length;
   // First the link, so that no word of the end gets out.
   await bed.link.lose(100);

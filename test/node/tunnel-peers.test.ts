@@ -1,12 +1,11 @@
 /** A peer that is not our code, at the HBONE port of a pod whose agent runs as a whole (wire contract, sections 2.4, 2.5). */
 import test from 'ava';
 import { addressOf, apps, parseSeen, portOf, serve } from './conversation.ts';
+import { APP_PORT, identity } from './tunnel-bed.ts';
 import {
-  APP_PORT,
   call,
   dial,
   type Files,
-  identity,
   issue,
   NAMED_PORT,
   SERVICE_ADDRESS,
@@ -140,7 +139,7 @@ test.serial('what crosses the agent arrives whole, with small windows and paddin
   const authority = apps.endpoint(scene.server.ipv4, 8091);
   const peer = dial(scene, good, { authority, streams: 50, bytes: 200_000, window: 5000, padding: true });
   t.is((await peer.json({ event: 'over' }, 120_000)).error, undefined);
-  const ended = peer.lines.map((line) => JSON.parse(line)).filter(({ event }) => event === 'ended');
+  const ended = peer.records.filter(({ event }) => event === 'ended');
   t.is(ended.length, 50);
   for (const { sent, sentHash, receivedHash } of ended) {
     t.is(sent, 200_000);

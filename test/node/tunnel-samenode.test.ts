@@ -1,6 +1,6 @@
 /** Two pods of one node, and a pod and itself: through the tunnel too, as long as there is no shorter way. */
 import test, { type ExecutionContext } from 'ava';
-import { apps, Lab, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
+import { apps, furnish, Lab, type LabAgent, type LabPod, podManifest, serviceManifest } from '../lab/index.ts';
 import { addressOf, type Conversation, converse, families, labOptions, serve, socketKinds } from './conversation.ts';
 import { APP_PORT, besideHbone, HBONE_PORT, identity, listen, podOf, SERVICE_PORT, VIP } from './tunnel-bed.ts';
 
@@ -15,26 +15,27 @@ interface Bed {
 let bed: Bed;
 
 test.serial.before(async () => {
-  const lab = await Lab.create('one node', labOptions);
-  const node = await lab.node('n1');
-  const [client, server] = [await podOf(node, 'client'), await podOf(node, 'server')];
-  const control = await lab.control({
-    manifests: {
-      'pods.yaml': [
-        podManifest(client),
-        podManifest(server),
-        serviceManifest('server', {
-          namespace: 'shop',
-          clusterIps: [VIP.ipv4, VIP.ipv6],
-          ports: { [SERVICE_PORT]: APP_PORT },
-        }),
-      ],
-    },
+  bed = await furnish(await Lab.create('one node', labOptions), async (lab) => {
+    const node = await lab.node('n1');
+    const [client, server] = [await podOf(node, 'client'), await podOf(node, 'server')];
+    const control = await lab.control({
+      manifests: {
+        'pods.yaml': [
+          podManifest(client),
+          podManifest(server),
+          serviceManifest('server', {
+            namespace: 'shop',
+            clusterIps: [VIP.ipv4, VIP.ipv6],
+            ports: { [SERVICE_PORT]: APP_PORT },
+          }),
+        ],
+      },
+    });
+    const agent = await node.agent({ control });
+    for (const pod of [client, server]) await agent.enrol(pod);
+    await serve(server, apps.echo({ port: APP_PORT, mode: 'tell' }));
+    return { lab, agent, client, server };
   });
-  const agent = await node.agent({ control });
-  for (const pod of [client, server]) await agent.enrol(pod);
-  await serve(server, apps.echo({ port: APP_PORT, mode: 'tell' }));
-  bed = { lab, agent, client, server };
 });
 
 test.serial.after.always(() => bed?.lab.dispose());

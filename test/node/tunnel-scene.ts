@@ -1,31 +1,25 @@
 /** Two nodes: pods of the mesh on one of them, and peers that are not our code on the other. */
-
 import { readFileSync } from 'node:fs';
-import type { Certificate, SpiffeId } from '../../src/mesh/index.ts';
+import type { Certificate } from '../../src/mesh/index.ts';
 import {
   apps,
+  furnish,
   Lab,
   type LabAgent,
-  type LabNode,
   type LabPod,
   type LabProcess,
   podManifest,
   serviceManifest,
 } from '../lab/index.ts';
 import { type LeafOptions, makeAuthority, type TestAuthority, writePem } from '../pki.ts';
-import { labOptions } from './conversation.ts';
+import { labOptions, serve } from './conversation.ts';
+import { APP_PORT, HBONE_PORT, podOf } from './tunnel-bed.ts';
 
-export const HBONE_PORT = 15008;
-/** Where the server's app listens, and where its second one does, whose port has a name. */
-export const APP_PORT = 8080;
+/** Where the server's second app listens, whose port has a name. */
 export const NAMED_PORT = 8081;
 /** Of the service `web`, whose endpoint is the server. */
 export const SERVICE_ADDRESS = '10.96.0.1';
 export const SERVICE_HOSTNAME = 'web.shop.svc.cluster.local';
-
-export function identity(serviceAccount: string, trustDomain = 'cluster.local'): SpiffeId {
-  return `spiffe://${trustDomain}/ns/shop/sa/${serviceAccount}` as SpiffeId;
-}
 
 /** Files of a certificate, as the peers take them. */
 export interface Files {
@@ -70,21 +64,14 @@ export interface TunnelScene extends AsyncDisposable {
 }
 
 export async function tunnelScene(title: string): Promise<TunnelScene> {
-  const lab = await Lab.create(title, labOptions);
-  try {
-    return await setUp(lab);
-  } catch (error) {
-    await lab.dispose();
-    throw error;
-  }
+  return await furnish(await Lab.create(title, labOptions), setUp);
 }
 
 async function setUp(lab: Lab): Promise<TunnelScene> {
   const [n1, n2] = [await lab.node('n1'), await lab.node('n2')];
   await lab.link(n1, n2);
-  const pod = (node: LabNode, name: string) => node.pod(name, { namespace: 'shop', serviceAccount: name });
-  const [stranger, far] = [await pod(n1, 'stranger'), await pod(n1, 'far')];
-  const [server, client] = [await pod(n2, 'server'), await pod(n2, 'client')];
+  const [stranger, far] = [await podOf(n1, 'stranger'), await podOf(n1, 'far')];
+  const [server, client] = [await podOf(n2, 'server'), await podOf(n2, 'client')];
   const authority = await makeAuthority();
   const control = await lab.control({
     root: `${authority.root}\n${authority.rootKey}`,
@@ -105,14 +92,10 @@ async function setUp(lab: Lab): Promise<TunnelScene> {
   const agent = await n2.agent({ control });
   for (const each of [server, client]) {
     await agent.enrol(each);
-    await agent.log({ msg: 'certificate issued' });
+    await agent.issued(each);
   }
-  const serve = async (port: number): Promise<LabProcess> => {
-    const app = server.run(apps.echo({ port, mode: 'tell' }));
-    await app.json({ event: 'listening' });
-    return app;
-  };
-  const [app, named] = [await serve(APP_PORT), await serve(NAMED_PORT)];
+  const tell = (port: number): Promise<LabProcess> => serve(server, apps.echo({ port, mode: 'tell' }));
+  const [app, named] = [await tell(APP_PORT), await tell(NAMED_PORT)];
   const target = apps.endpoint(server.ipv4, APP_PORT);
   const dispose = (): Promise<void> => lab.dispose();
   return { lab, server, client, stranger, far, agent, authority, app, named, target, [Symbol.asyncDispose]: dispose };
@@ -142,9 +125,8 @@ export function dial(scene: TunnelScene, files: Partial<Files>, options: ClientO
 export async function call(scene: TunnelScene, files: Partial<Files>, options?: ClientOptions): Promise<Call> {
   const peer = dial(scene, files, options);
   const { local, error } = await peer.json({ event: 'over' });
-  const said = peer.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-  const answer = said.find(({ event }) => event === 'answer');
-  const ended = said.find(({ event }) => event === 'ended');
+  const answer = peer.records.find(({ event }) => event === 'answer');
+  const ended = peer.records.find(({ event }) => event === 'ended');
   return {
     status: answer?.status as number | undefined,
     headers: (answer?.headers ?? {}) as Record<string, string>,

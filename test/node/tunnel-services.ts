@@ -1,6 +1,7 @@
 /** Two nodes full of services: every kind of destination that needs neither a waypoint nor another network. */
 import {
   apps,
+  furnish,
   type LabNode,
   type LabPod,
   type Manifest,
@@ -209,13 +210,10 @@ export async function serviceBed(title: string): Promise<ServiceBed> {
       },
     };
   });
-  try {
+  return await furnish(bed, async () => {
     await serveAll(bed);
-  } catch (error) {
-    await bed.lab.dispose();
-    throw error;
-  }
-  return bed;
+    return bed;
+  });
 }
 
 async function serveAll({ pods, nodes: [, far] }: ServiceBed): Promise<void> {

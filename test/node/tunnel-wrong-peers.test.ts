@@ -3,17 +3,8 @@ import test, { type ExecutionContext } from 'ava';
 import type { SpiffeId } from '../../src/mesh/index.ts';
 import { FAULTY, makeAuthority, type TestAuthority } from '../pki.ts';
 import { apps, converse, serve } from './conversation.ts';
-import {
-  APP_PORT,
-  call,
-  type Files,
-  filesOf,
-  HBONE_PORT,
-  identity,
-  issue,
-  type TunnelScene,
-  tunnelScene,
-} from './tunnel-scene.ts';
+import { APP_PORT, HBONE_PORT, identity } from './tunnel-bed.ts';
+import { call, type Files, filesOf, issue, type TunnelScene, tunnelScene } from './tunnel-scene.ts';
 
 let scene: TunnelScene;
 
@@ -121,8 +112,7 @@ async function toFar(files: Partial<Files>, options: Partial<Parameters<typeof a
   const outcome = await converse(client, apps.pythonConnect({ to: far.ipv4, port: APP_PORT, send: 'the secret' }));
   const packets = await wire.stop();
   await server.kill();
-  const said = server.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
-  return { outcome, packets, requests: said.filter(({ event }) => event === 'request') };
+  return { outcome, packets, requests: server.records.filter(({ event }) => event === 'request') };
 }
 
 test.serial('an app reaches a server that is not ours, which is told who asks for what', async (t) => {
