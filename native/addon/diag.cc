@@ -85,6 +85,21 @@ class Diagnosis
 	{
 	}
 
+	// A kernel without tcp_diag says ENOENT too, as if there were no such socket. A list of none at all tells the
+	// two apart.
+	void require_support()
+	{
+		Request request = request_for({}, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, 0);
+		request.body.sdiag_family = AF_INET;
+		request.body.idiag_states = 0;
+		if (send(netlink_.get(), &request, sizeof(request), 0) < 0)
+			throw_errno(env_, errno, "send", "NETLINK_SOCK_DIAG");
+		bool supported = false;
+		receive(1, 1, [&](size_t, const nlmsghdr &) { supported = true; });
+		if (!supported)
+			throw_errno(env_, EOPNOTSUPP, "sock_diag", "NETLINK_SOCK_DIAG", "The kernel has no tcp_diag.");
+	}
+
 	// States and cookies, one for each that is wanted. Of those without a cookie, no listener.
 	std::vector<Found> find(const std::vector<Wanted> &wanted)
 	{
@@ -223,6 +238,7 @@ Napi::Value sock_diag(const Napi::CallbackInfo &info)
 	std::vector<Wanted> sockets = argument_sockets(info[2]);
 	std::vector<uint8_t> told(sockets.size(), 0);
 	Diagnosis diagnosis(env, netns);
+	diagnosis.require_support();
 	if (verb == "find") {
 		std::vector<Found> found = diagnosis.find(sockets);
 		std::transform(found.begin(), found.end(), told.begin(), [](const Found &one) { return one.state; });

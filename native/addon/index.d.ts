@@ -125,7 +125,7 @@ export function socketOption(fd: number, level: number, option: number, maxBytes
 export function socketOption(fd: number, level: number, option: number, value: Uint8Array): undefined;
 /**
  * Finds or destroys TCP sockets of a network namespace by their endpoints (sock_diag; SOCK_DESTROY tells both ends). The
- * thread goes there and back as in socketOpen. Never waits.
+ * thread goes there and back as in socketOpen. Never waits. EOPNOTSUPP when the kernel cannot do that.
  *
  * @param netnsFd an open descriptor of the network namespace; undefined: the caller's own
  * @param sockets 48 bytes each: local address (16 bytes network order, v4-mapped for IPv4), local port (2 bytes, host

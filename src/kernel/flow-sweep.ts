@@ -1,6 +1,7 @@
 import type { BpfMap } from '../../native/addon/index.js';
 import { flowFields, flowState } from '../gen/layout.ts';
 import type { NetnsCookie } from '../mesh/index.ts';
+import { errnoOf } from './errors.ts';
 import { type Namespace, SocketList } from './flow-sockets.ts';
 import { deleteFlow, type FlowKind, type FlowPods, ownership } from './flows.ts';
 import { type Entry, entriesOf } from './map-entries.ts';
@@ -45,11 +46,10 @@ export class FlowSweep {
     const asked = new Map<Namespace, { list: SocketList; suspects: Suspect[] }>();
     for (; entry.index < end; entry.index += 1) this.#look(entry, nowNs, lost, asked);
     this.#entry = end < entry.count ? entry : undefined;
-    for (const { list, suspects } of asked.values())
-      for (const [index, isOpen] of list.areOpen().entries()) {
-        const suspect = suspects[index];
-        if (!isOpen && suspect !== undefined) lost.push(suspect);
-      }
+    for (const { list, suspects } of asked.values()) {
+      const areOpen = openOf(list);
+      lost.push(...suspects.filter((_, index) => areOpen[index] === false));
+    }
     return this.#delete(lost);
   }
 
@@ -91,6 +91,16 @@ export class FlowSweep {
     }
     for (const [owner, count] of swept) this.#pods.countSweptFlows(owner as NetnsCookie, count);
     return deleted;
+  }
+}
+
+/** Nothing when they could not be asked after (no descriptor left, say): a later sweep will. */
+function openOf(list: SocketList): boolean[] {
+  try {
+    return list.areOpen();
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return [];
   }
 }
 

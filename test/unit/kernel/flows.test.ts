@@ -308,6 +308,19 @@ test.serial('only what is old enough is swept', (t) => {
   }
 });
 
+test.serial('what cannot be asked after is not swept, and keeps nothing else from it', (t) => {
+  const pods = podsOf(t);
+  const sweep = new FlowSweep(kernel.maps.flows, {
+    namespaceOf: (cookie) => (cookie === source ? 999_999 : pods.netnsFd),
+    hasPod: () => true,
+    countSweptFlows: () => undefined,
+  });
+  put(at('127.0.0.1', 1), at('127.0.0.1', 2), {});
+  put(at('127.0.0.1', 3), at('127.0.0.1', 2), { source: 1005n });
+  t.is(sweep.run(), 1);
+  t.is(kernel.count('flows'), 1);
+});
+
 test.serial('a sweep looks at a bounded number of flows in a call, and at all in the end', (t) => {
   const pods = podsOf(t);
   const sweep = new FlowSweep(kernel.maps.flows, pods);
