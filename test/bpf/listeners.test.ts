@@ -239,7 +239,12 @@ for (const family of [4, 6] as const) {
       setOptions(client, set);
       const asked = { address: stranger.addresses[family], port: 80 };
       const accepted = await joined(t, client, asked, agent[agentPort.OUTBOUND]);
-      t.deepEqual(sockets.originalDestination(accepted), { endpoint: asked, boundSource: false, timeouts: wanted });
+      t.deepEqual(sockets.originalDestination(accepted), {
+        endpoint: asked,
+        picked: undefined,
+        boundSource: false,
+        timeouts: wanted,
+      });
       const far = sockets.openOutbound(pod.netnsFd, asked, undefined, { timeouts: wanted });
       t.teardown(() => void far.destroy());
       t.deepEqual(optionsOf(far), {

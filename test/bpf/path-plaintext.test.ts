@@ -2,7 +2,8 @@
 import anyTest, { type TestFn } from 'ava';
 import { flowKind, flowState, limit, podFlag } from '../../src/gen/layout.ts';
 import type { Reason } from '../../src/kernel/index.ts';
-import { appPort, dropping, PathScene, second, until } from './path-scene.ts';
+import { appPort, second } from './path-maps.ts';
+import { dropping, PathScene, until } from './path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 const reasons = ['direct_plain', 'captured_inbound'] as const;

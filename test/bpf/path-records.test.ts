@@ -2,7 +2,8 @@
 import anyTest, { type ExecutionContext, type TestFn } from 'ava';
 import { type FlowRecord, flowEnd, flowKind } from '../../src/gen/layout.ts';
 import { decodeAddress } from '../../src/mesh/index.ts';
-import { appPort, dropping, PathScene, until, written } from './path-scene.ts';
+import { appPort } from './path-maps.ts';
+import { dropping, PathScene, until, written } from './path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 const vip = '198.51.100.80';

@@ -1,6 +1,7 @@
 /** Connects to the address of a service: which backend the kernel picks, who learns of it, and what the app sees. */
 import anyTest, { type TestFn } from 'ava';
-import { appPort, PathScene, written } from './path-scene.ts';
+import { appPort } from './path-maps.ts';
+import { PathScene, written } from './path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 const vip = { 4: '198.51.100.80', 6: '2001:db8:80::1' } as const;
@@ -185,4 +186,17 @@ test.serial('a connect that failed leaves nothing to the next one', async (t) =>
   t.is(next.shown, written(stranger.pod.ipv4, appPort));
   t.is(next.picked, undefined);
   t.is(scene.flows().length, 0);
+});
+
+test.serial('a connect that had sent nothing yet leaves nothing to the next one either', async (t) => {
+  const { scene } = t.context;
+  const { server, client } = scene;
+  await client.pod.sysctl({ 'net.ipv4.tcp_fastopen': 0x207 });
+  scene.allow(server.pod.ipv4);
+  await client.party.ask({ do: 'connect', name: 'it', to: server.pod.ipv4, port: appPort, fastopen: 'connect' });
+  await client.party.ask({ do: 'connect', name: 'it', to: client.pod.ipv4, port: appPort, again: true });
+  await client.party.ask({ do: 'tell', name: 'it', text: 'hello\n' });
+  t.is((await scene.answer(client.party)).local, written(client.pod.ipv4, appPort));
+  t.is(scene.flows().length, 0);
+  t.deepEqual(scene.events(), []);
 });

@@ -2,7 +2,8 @@
 import anyTest, { type TestFn } from 'ava';
 import { limit, podFlag, verdictKind } from '../../src/gen/layout.ts';
 import type { Reason } from '../../src/kernel/index.ts';
-import { appPort, type Connect, PathScene, second, written } from './path-scene.ts';
+import { appPort, second } from './path-maps.ts';
+import { type Connect, PathScene, written } from './path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 

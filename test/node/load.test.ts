@@ -109,6 +109,7 @@ class Witness {
     const grown = {
       accepted: counts.accepted - this.#counts.accepted,
       capturedOutbound: counts.capturedOutbound - this.#counts.capturedOutbound,
+      capturedInbound: counts.capturedInbound - this.#counts.capturedInbound,
       endedClean: counts.endedClean - this.#counts.endedClean,
       endedOtherwise: counts.endedOtherwise,
     };
@@ -117,14 +118,12 @@ class Witness {
       {
         accepted: made,
         capturedOutbound: direction === 'outbound' ? made : 0,
+        capturedInbound: direction === 'inbound' ? made : 0,
         endedClean: made,
         endedOtherwise: [],
       },
       `${this.#node.name} counts every connection once`,
     );
-    // Counted at each look-up: a packet that comes late, for a connection that is closed already, is looked up once more.
-    const capturedInbound = counts.capturedInbound - this.#counts.capturedInbound;
-    t.true(direction === 'inbound' ? capturedInbound >= made : capturedInbound === 0, `${capturedInbound} looked up`);
   }
 }
 

@@ -1,22 +1,25 @@
 """Connects many times and counts who answers.
 
-  python3 tally.py --to ADDR --port N [--count N] [--at-once N]
+  python3 tally.py --to ADDR --port N [--count N] [--at-once N] [--wait]
 
 Opens so many at once, asks each, closes them, and begins anew until all were opened. The servers must tell (echo.ts --mode
 tell). Prints {"answers": {local endpoint of a server: count}, "asItself": how many clients the servers saw under the
-client's own address and port, "errors": {name: count}}.
+client's own address and port, "errors": {name: count}}. With --wait it says {"event": "open"} when so many are open, and
+asks them only after a line of standard input.
 """
 import argparse
 import collections
 import errno
 import json
 import socket
+import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--to", required=True)
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--count", type=int, default=1)
 parser.add_argument("--at-once", type=int, default=1)
+parser.add_argument("--wait", action="store_true")
 options = parser.parse_args()
 answers = collections.Counter()
 errors = collections.Counter()
@@ -61,6 +64,9 @@ def ask(client):
 for begun in range(0, options.count, options.at_once):
     opened = [connect() for _ in range(min(options.at_once, options.count - begun))]
     clients = [client for client in opened if client is not None]
+    if options.wait:
+        print(json.dumps({"event": "open", "open": len(clients)}), flush=True)
+        sys.stdin.readline()
     for client in clients:
         ask(client)
     for client in clients:

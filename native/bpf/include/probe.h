@@ -19,16 +19,19 @@ static __always_inline int caller_is_kubelet(void)
 	return whose && whose->cgroup && bpf_get_current_ancestor_cgroup_id(whose->level) == whose->cgroup;
 }
 
-/* Plans the connection to be let in, whatever policy says. A socket that connects elsewhere loses its former plan. */
+/* Plans the connection to be let in, whatever policy says. A socket that connects again loses its former plan, also
+ * when it is the kubelet's no more. */
 static __always_inline void probe_plan(struct bpf_sock_addr *ctx, __u64 netns, const struct intent *intent)
 {
 	struct plan plan = {.kind = FLOW_PROBE};
 	__u64 *destination;
 	struct pod *pod;
 
-	if (netns != host_netns || !caller_is_kubelet())
+	if (netns != host_netns)
 		return;
 	bpf_sk_storage_delete(&plans, ctx->sk);
+	if (!caller_is_kubelet())
+		return;
 	destination = bpf_map_lookup_elem(&addresses, &intent->destination.address);
 	if (!destination)
 		return;
