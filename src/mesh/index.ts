@@ -15,6 +15,7 @@ export { completedFields, connectionFacts, partyOf } from './connection-facts.ts
 export type { FlowPath, FlowRecord } from './flow.ts';
 export type { Identity, SpiffeId } from './identity.ts';
 export { DEFAULT_TRUST_DOMAIN, formatSpiffeId, parseSpiffeId } from './identity.ts';
+export { LineLimit } from './line-limit.ts';
 export type { Exclusions, NetnsCookie, Pod } from './pod.ts';
 export type {
   AuthorizationPolicy,
@@ -32,6 +33,8 @@ export type { ServiceEndpoint } from './service-record.ts';
 export { codeOf, messageOf } from './thrown.ts';
 export type { MeshSettings, MeshUpdate } from './update.ts';
 export { DEFAULT_SETTINGS } from './update.ts';
+export type { WaypointModel } from './waypoints.ts';
+export { isWaypointOf, waypointIdentities } from './waypoints.ts';
 export type {
   GatewayAddress,
   LoadBalancing,

@@ -64,6 +64,11 @@ export interface AuthorizationPolicy {
   readonly rules: readonly PolicyRule[];
   /** Evaluated, logged and counted, never enforced. */
   readonly dryRun: boolean;
+  /**
+   * Something of the object could not be understood, or needs a waypoint, and has been left out: so it denies more, or allows
+   * less, than is written there. Default: it has not.
+   */
+  readonly partial?: true | undefined;
 }
 
 export function policyName({ namespace, name }: { namespace: string; name: string }): PolicyName {

@@ -12,5 +12,6 @@ export { explanationLines } from './explain.ts';
 export type { Answer, Guard, Permit } from './guards.ts';
 export { Guards } from './guards.ts';
 export type { Openness } from './openness.ts';
+export { plaintextRules } from './plaintext.ts';
 export { PolicyBook } from './policy-book.ts';
 export type { Rules } from './rules.ts';

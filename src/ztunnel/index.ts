@@ -1,7 +1,7 @@
 export type { EndReason, ZtunnelErrorCode } from './errors.ts';
 export { END_REASONS, ZTUNNEL_ERROR_CODES, ZtunnelError } from './errors.ts';
 export type { Backend, Direct } from './outbound/direct.ts';
-export { backendsOf, directTo } from './outbound/direct.ts';
+export { backendsOf, directTo, isChosenFreely } from './outbound/direct.ts';
 export type { EndpointCosts } from './outbound/endpoints.ts';
 export type { Log, OriginalDestination, PodSockets, TimeoutFollower, Timeouts } from './ports.ts';
 export { AGENT_PORTS, HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT } from './ports.ts';

@@ -1,7 +1,10 @@
-import { type MeshUpdate, type Pod, ReadModel, type Workload } from '../mesh/index.ts';
+import { type Address, type MeshUpdate, type Pod, ReadModel, type Workload } from '../mesh/index.ts';
 
 /** As much of a pod as its workload is found by. */
 export type PodName = Pick<Pod, 'namespace' | 'name' | 'serviceAccount'>;
+
+/** Where an update of the mesh may have changed who is there, or what applies to it. */
+export type ChangedAt = ReadonlySet<Address> | 'anywhere';
 
 interface Waiter {
   readonly pod: PodName;
@@ -24,13 +27,16 @@ export class NodeView {
     return this.#version;
   }
 
-  apply(update: MeshUpdate): void {
+  apply(update: MeshUpdate): ChangedAt {
+    const before = this.model.policyVersion;
+    const addresses = addressesOf(update, this.model);
     this.model.apply(update);
     this.#version += 1;
     for (const waiter of [...this.#waiters]) {
       const workload = this.workloadOf(waiter.pod);
       if (workload !== undefined) waiter.found(workload);
     }
+    return update.complete || this.model.policyVersion !== before ? 'anywhere' : addresses;
   }
 
   /** The workload that a pod of this node is; undefined also as long as not all of the mesh is known. */
@@ -48,4 +54,19 @@ export class NodeView {
     this.#waiters.add(waiter);
     return () => this.#waiters.delete(waiter);
   }
+}
+
+/** Those that its workloads had, or have from then on. To be asked before it is applied. */
+function addressesOf({ complete, workloads, removed }: MeshUpdate, model: ReadModel): ReadonlySet<Address> {
+  const found = new Set<Address>();
+  if (complete) return found;
+  const add = (workload: Workload | undefined): void => {
+    for (const address of workload?.addresses ?? []) found.add(address);
+  };
+  for (const workload of workloads) {
+    add(model.workload(workload.uid));
+    add(workload);
+  }
+  for (const key of removed) add(model.workload(key));
+  return found;
 }

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { TunnelConnection, TunnelStream } from '../hbone/index.ts';
 import type { Endpoint, SpiffeId } from '../mesh/index.ts';
-import type { Decision, Guard } from '../policy/index.ts';
+import type { Decision } from '../policy/index.ts';
 import type { Client } from './client.ts';
 import {
   type EndReason,
@@ -52,6 +52,14 @@ export interface ConnectionRecord {
   readonly durationMs: number;
 }
 
+/** Whoever ends a connection when policy forbids it. */
+export interface Watch {
+  /** What policy said last; undefined: it was not asked. */
+  readonly decision: Decision | undefined;
+  /** The connection is over. Again: nothing happens. */
+  leave(): void;
+}
+
 interface OpenConnectionDeps {
   /** A leg's socket has been flushed and its end is next. */
   beforeEnd(socket: Socket): void;
@@ -83,7 +91,7 @@ export class OpenConnection {
   readonly #since = performance.now();
   #state: State = { name: 'accepted' };
   #descriptors = 0;
-  #guard: Guard | undefined;
+  #guard: Watch | undefined;
   #finish: (record: ConnectionRecord) => void = () => {};
 
   constructor(client: Client, deps: OpenConnectionDeps) {
@@ -101,7 +109,7 @@ export class OpenConnection {
   }
 
   /** Policy watches it until its end; undefined: not any more. */
-  guardedBy(guard: Guard | undefined): void {
+  guardedBy(guard: Watch | undefined): void {
     this.#guard?.leave();
     this.#guard = guard;
     if (this.#is('over')) guard?.leave();

@@ -1,17 +1,16 @@
-import { type Address, type Endpoint, formatEndpoint, type SpiffeId, type Workload } from '../mesh/index.ts';
 import {
-  type Attempt,
-  type Decision,
-  decisivePolicy,
-  Guards,
-  type Permit,
-  type PolicyBook,
-  type Rules,
-} from '../policy/index.ts';
+  type Address,
+  type Endpoint,
+  formatEndpoint,
+  type SpiffeId,
+  type Workload,
+  waypointIdentities,
+} from '../mesh/index.ts';
+import { type Attempt, type Decision, Guards, type Permit, type PolicyBook, type Rules } from '../policy/index.ts';
 import { type Failure, failure } from './errors.ts';
-import { waypointIdentities } from './inbound/waypoints.ts';
 import type { NodeView } from './node-view.ts';
 import type { OpenConnection } from './open-connection.ts';
+import { endForbidden, type PolicyFacts } from './policy-change.ts';
 import type { WorkerLog } from './worker-log.ts';
 
 interface PodPolicyDeps {
@@ -35,7 +34,6 @@ export interface Asker {
 
 /** Wire contract, section 5.6. */
 const REJECTED = 'connection closed due to policy rejection: ';
-const CHANGED = 'connection closed due to policy change';
 
 /**
  * Who may connect to one pod, in one worker. What it has let in it goes on watching: whatever the mesh's next update forbids
@@ -64,7 +62,9 @@ export class PodPolicy {
   admit(connection: OpenConnection, asker: Asker): { readonly permit: Permit } | { readonly denied: Failure } {
     if (this.#version !== this.#deps.view.version) this.recheck();
     const attempt = new PodAttempt(asker, this);
-    const guard = this.#guards.enter(attempt, (decision) => this.#forbid(connection, attempt, decision));
+    const guard = this.#guards.enter(attempt, (decision) =>
+      endForbidden(connection, attempt.facts(), decision, this.#deps.log),
+    );
     const answer = guard.ask(this.#rules);
     connection.guardedBy(guard);
     const decision = 'permit' in answer ? answer.permit.decision : answer.denied;
@@ -104,17 +104,6 @@ export class PodPolicy {
     return this.#waypoints.identities.has(identity);
   }
 
-  #forbid(connection: OpenConnection, attempt: PodAttempt, decision: Decision): void {
-    this.#deps.log.warn('connection closed', {
-      ...attempt.facts(),
-      reason: 'policy-changed',
-      error: CHANGED,
-      policy: decisivePolicy(decision),
-      decision: decision.text,
-    });
-    connection.reset('policy-changed');
-  }
-
   #tellDryRun(attempt: PodAttempt, { dryRun }: Decision): void {
     for (const { policy, would } of dryRun)
       if (would !== 'allow') this.#deps.log.info('policy dry run', { ...attempt.facts(), policy, would });
@@ -144,8 +133,7 @@ class PodAttempt implements Attempt {
     return this.#policy.isWaypoint(this.source);
   }
 
-  /** Names: wire contract, section 9.2. */
-  facts(): Readonly<Record<string, string | undefined>> {
+  facts(): PolicyFacts {
     return {
       'src.addr': formatEndpoint(this.#client),
       'src.identity': this.source,

@@ -8,7 +8,7 @@ import { completed, failed } from './facts.ts';
 import { serveInbound } from './inbound/connection.ts';
 import { serveTunnelled } from './inbound/tunnel.ts';
 import type { Path } from './ledger.ts';
-import type { PodName } from './node-view.ts';
+import type { ChangedAt, PodName } from './node-view.ts';
 import { type ConnectionRecord, OpenConnection } from './open-connection.ts';
 import { serveOutbound } from './outbound/connection.ts';
 import { type KnownMesh, PodTunnel } from './pod-tunnel.ts';
@@ -140,9 +140,9 @@ export class PodProxy {
     this.#tunnel?.close();
   }
 
-  /** The mesh has changed: ends what policy does not let in any more. */
-  recheck(): void {
-    this.#tunnel?.policy.recheck();
+  /** The mesh has changed: ends what policy does not let in any more, here or at the other end. */
+  recheck(changed: ChangedAt): void {
+    this.#tunnel?.recheck(changed);
   }
 
   /** Finds out about resets that nothing else would tell of. */

@@ -13,9 +13,10 @@ import {
 import { type Endpoint, identityOf, messageOf, type SpiffeId, type Workload } from '../mesh/index.ts';
 import type { Decision, PolicyBook } from '../policy/index.ts';
 import type { WorkerCertificates } from './certificates.ts';
-import type { NodeView, PodName } from './node-view.ts';
+import type { ChangedAt, NodeView, PodName } from './node-view.ts';
 import type { OpenConnection } from './open-connection.ts';
 import type { EndpointCosts } from './outbound/endpoints.ts';
+import { OutsideConnections } from './outbound/outside.ts';
 import type { RetryBudget } from './outbound/retry-budget.ts';
 import { PodPolicy } from './pod-policy.ts';
 import type { PodSockets } from './ports.ts';
@@ -66,6 +67,8 @@ export class PodTunnel {
   readonly unknown: string;
   /** Who may connect to the pod. */
   readonly policy: PodPolicy;
+  /** What the pod has open where no tunnel was taken. */
+  readonly outside: OutsideConnections;
   readonly #deps: PodTunnelDeps;
   readonly #pod: PodName;
   readonly #netnsFd: number;
@@ -92,13 +95,9 @@ export class PodTunnel {
     this.#pod = pod;
     this.#netnsFd = netnsFd;
     const { view, book, certificates, poolIdleMs, session } = deps.mesh;
-    this.policy = new PodPolicy({
-      view,
-      book,
-      log: deps.log,
-      workload: () => this.ownWorkload,
-      decided: (decision) => deps.decided(decision),
-    });
+    const known = { view, book, log: deps.log, workload: () => this.ownWorkload };
+    this.policy = new PodPolicy({ ...known, decided: (decision) => deps.decided(decision) });
+    this.outside = new OutsideConnections(known);
     this.#pool = new TunnelPool(
       { certificates, open: (nextHop) => this.#open(nextHop), now: () => performance.now() },
       { idleMs: poolIdleMs, session },
@@ -127,6 +126,12 @@ export class PodTunnel {
       this.ownWorkload ??
       (await connection.wait((found: (workload: Workload) => void) => view.whenKnown(this.#pod, found), MESH_WAIT_MS))
     );
+  }
+
+  /** The mesh has changed: ends what policy forbids now. */
+  recheck(changed: ChangedAt): void {
+    this.policy.recheck();
+    this.outside.recheck(changed);
   }
 
   async connect(

@@ -1,3 +1,5 @@
+import { LineLimit } from '../mesh/index.ts';
+
 /** What a worker says of itself; the main thread writes it. */
 export interface LogLine {
   readonly level: 'debug' | 'info' | 'warn' | 'error';
@@ -15,8 +17,7 @@ const MOST_CHARACTERS = 512;
 /** Says each kind of thing at most so often a second, and then how many it kept to itself. */
 export class WorkerLog {
   readonly #write: (line: LogLine) => void;
-  /** How often each message was said in this second. */
-  readonly #said = new Map<string, { readonly level: Level; times: number }>();
+  readonly #limit = new LineLimit(MOST_IN_A_SECOND);
 
   constructor(write: (line: LogLine) => void) {
     this.#write = write;
@@ -39,18 +40,12 @@ export class WorkerLog {
 
   /** Begins a new second. */
   nextSecond(): void {
-    for (const [message, { level, times }] of this.#said) {
-      const untold = times - MOST_IN_A_SECOND[level];
-      if (untold > 0) this.#write({ level, message: `${message}: more of them`, fields: { count: untold } });
-    }
-    this.#said.clear();
+    for (const { level, message, count } of this.#limit.nextSecond())
+      this.#write({ level, message, fields: { count } });
   }
 
   #say(level: Level, message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
-    const said = this.#said.get(message) ?? { level, times: 0 };
-    said.times += 1;
-    this.#said.set(message, said);
-    if (said.times <= MOST_IN_A_SECOND[level]) this.#write({ level, message, fields: withoutEmpty(fields) });
+    if (this.#limit.allows(level, message)) this.#write({ level, message, fields: withoutEmpty(fields) });
   }
 }
 

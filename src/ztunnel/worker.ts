@@ -115,8 +115,9 @@ class TunnelWorker {
 
   /** A fault here ends the worker: better that than connections that nobody has judged. */
   #updateMesh(update: MeshUpdate): void {
-    this.#mesh?.view.apply(update);
-    for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.recheck();
+    const changed = this.#mesh?.view.apply(update);
+    if (changed === undefined) return;
+    for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.recheck(changed);
   }
 
   async #answer(message: PodQuestion): Promise<void> {

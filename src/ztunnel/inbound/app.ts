@@ -3,31 +3,32 @@ import type { Endpoint } from '../../mesh/index.ts';
 import type { Permit } from '../../policy/index.ts';
 import { type Failure, failure, failureOfDial } from '../errors.ts';
 import type { OpenConnection } from '../open-connection.ts';
+import type { PodTunnel } from '../pod-tunnel.ts';
 import type { PodSockets } from '../ports.ts';
 
 interface AppDeps {
   readonly sockets: Pick<PodSockets, 'openInbound' | 'isSpokenFor'>;
   readonly netnsFd: number;
+  /** Undefined: there is no mesh, so nobody has any policy. */
+  readonly tunnel: PodTunnel | undefined;
 }
 
 /** Wire contract, section 1.2. */
 const CONNECT_TIMEOUT_MS = 10_000;
 
-/** Of an agent without a mesh: nobody has any policy. */
-export const NO_MESH: unique symbol = Symbol('no mesh');
-
 /**
  * Connects to the app, which will see the client as its peer.
  *
- * @param _permit the proof that policy lets the connection in
+ * @param permit the proof that policy lets the connection in; undefined: there is no mesh
  */
 export async function dialApp(
-  _permit: Permit | typeof NO_MESH,
+  permit: Permit | undefined,
   connection: OpenConnection,
   app: Endpoint,
   client: Endpoint,
   deps: AppDeps,
 ): Promise<Failure | undefined> {
+  if (permit === undefined && deps.tunnel !== undefined) return failure('policy-denied', 'policy has not been asked');
   const another = (): Socket | Failure => openApp(app, client, deps);
   const first = another();
   if ('reason' in first) return first;

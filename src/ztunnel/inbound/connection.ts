@@ -9,7 +9,7 @@ import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
 import { AGENT_PORTS, type PodSockets, type TimeoutFollower } from '../ports.ts';
 import { endpointOf } from '../socket-address.ts';
-import { dialApp, NO_MESH } from './app.ts';
+import { dialApp } from './app.ts';
 
 /** What an inbound connection needs of its pod. */
 export interface InboundDeps {
@@ -57,8 +57,8 @@ async function admit(
   connection: OpenConnection,
   { source, destination }: Arrived,
   tunnel: PodTunnel | undefined,
-): Promise<{ readonly permit: Permit | typeof NO_MESH } | { readonly denied: Failure }> {
-  if (tunnel === undefined) return { permit: NO_MESH };
+): Promise<{ readonly permit: Permit | undefined } | { readonly denied: Failure }> {
+  if (tunnel === undefined) return { permit: undefined };
   const workload = tunnel.ownWorkload ?? (await tunnel.workload(connection));
   if (workload === undefined) return { denied: failure('mesh-unknown', tunnel.unknown) };
   return tunnel.policy.admit(connection, { identity: undefined, client: source, destination });

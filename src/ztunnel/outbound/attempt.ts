@@ -105,10 +105,10 @@ async function follow(
     case 'self':
       return await dialSelf(connection, captured, source, route.destination, deps);
     case 'plain':
-      return await dial(connection, captured, route.destination, CONNECT_TIMEOUT_MS, deps);
+      return await dialOutside(connection, captured, source, route.destination, CONNECT_TIMEOUT_MS, deps);
     case 'passthrough':
       // What is not of the mesh takes as long as it would without it.
-      return await dial(connection, captured, route.destination, undefined, deps);
+      return await dialOutside(connection, captured, source, route.destination, undefined, deps);
   }
 }
 
@@ -138,6 +138,25 @@ async function dialPermitted(
   deps: AttemptDeps,
 ): Promise<Failure | undefined> {
   return await dial(connection, captured, destination, CONNECT_TIMEOUT_MS, deps);
+}
+
+/** Watched from before the dial, in the very turn of the loop in which its route was found: no update slips in between. */
+async function dialOutside(
+  connection: OpenConnection,
+  captured: Captured,
+  source: Workload | undefined,
+  destination: Endpoint,
+  timeoutMs: number | undefined,
+  deps: AttemptDeps,
+): Promise<Failure | undefined> {
+  if (deps.tunnel === undefined) return await dial(connection, captured, destination, timeoutMs, deps);
+  const { from: client } = captured;
+  if (client === undefined || source === undefined) return failure('client-gone');
+  deps.tunnel.outside.watch(connection, { source, client, destination });
+  const failed = await dial(connection, captured, destination, timeoutMs, deps);
+  // Another endpoint may be somebody whom other policies are about.
+  if (failed !== undefined) connection.guardedBy(undefined);
+  return failed;
 }
 
 async function dial(

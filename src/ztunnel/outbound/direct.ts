@@ -78,7 +78,8 @@ export function backendsOf(
   return backends.some(({ weight }) => weight > 0) ? backends : undefined;
 }
 
-function isChosenFreely({ waypoint, weightedWaypoints, loadBalancing, visibility }: Service): boolean {
+/** Whether an endpoint of it may be chosen without the agent: no waypoint, a selection, and everybody sees it. */
+export function isChosenFreely({ waypoint, weightedWaypoints, loadBalancing, visibility }: Service): boolean {
   const hasWaypoint = waypoint !== undefined || weightedWaypoints.length > 0;
   return !hasWaypoint && loadBalancing?.mode !== 'passthrough' && visibility === 'public';
 }

@@ -48,7 +48,13 @@ test('a no has no permit, and the connection has left', (t) => {
 });
 
 test('nobody outside can make a permit', (t) => {
-  t.deepEqual(Object.keys(room).sort(), ['Guards', 'PolicyBook', 'decisivePolicy', 'explanationLines']);
+  t.deepEqual(Object.keys(room).sort(), [
+    'Guards',
+    'PolicyBook',
+    'decisivePolicy',
+    'explanationLines',
+    'plaintextRules',
+  ]);
   const { answer } = answerTo([]);
   if (!('permit' in answer)) return t.fail();
   const { permit } = answer;

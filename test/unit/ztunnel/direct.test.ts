@@ -1,9 +1,8 @@
 import test from 'ava';
-import { identityOf, type Service, type Workload } from '../../../src/mesh/index.ts';
-import { waypointIdentities } from '../../../src/ztunnel/inbound/waypoints.ts';
+import type { Service, Workload } from '../../../src/mesh/index.ts';
 import { backendsOf, directTo } from '../../../src/ztunnel/outbound/direct.ts';
 import { EndpointCosts } from '../../../src/ztunnel/outbound/endpoints.ts';
-import { byAddress, byName, endpoint, memberOf, meshOf, service, workload } from './mesh.ts';
+import { byName, endpoint, memberOf, meshOf, service, workload } from './mesh.ts';
 
 const client = workload('client', { addresses: ['10.1.0.1', 'fd01::1'] });
 const cart = workload('cart', { addresses: ['10.1.0.2', 'fd01::2'] });
@@ -166,40 +165,3 @@ test('the kernel gets a weight of 0 for an endpoint that is ejected', (t) => {
     [0, 1000],
   );
 });
-
-const gatePods = [
-  workload('gate-1', { serviceAccount: 'gate', services: memberOf('gate'), addresses: ['10.1.9.1'] }),
-  workload('gate-2', { serviceAccount: 'old-gate', services: memberOf('gate'), status: 'unhealthy' }),
-  workload('canary', { serviceAccount: 'canary', addresses: ['10.1.9.2'] }),
-  workload('stranger', { serviceAccount: 'stranger', addresses: ['10.1.9.3'] }),
-];
-
-const waypoints: ReadonlyArray<
-  readonly [law: string, workload: Workload, services: readonly Service[], want: readonly string[]]
-> = [
-  ['none', inShop('a'), [shop], []],
-  ['its own, every instance', inShop('a', { waypoint: byName('gate') }), [shop], ['gate', 'old-gate']],
-  ['its own by address', inShop('a', { waypoint: byAddress('10.1.9.2') }), [shop], ['canary']],
-  [
-    'its own by the address of a service',
-    inShop('a', { waypoint: byAddress('10.9.0.9') }),
-    [shop],
-    ['gate', 'old-gate'],
-  ],
-  ['that of its service', inShop('a'), [{ ...shop, waypoint: byName('gate') }], ['gate', 'old-gate']],
-  [
-    'weighted ones too',
-    inShop('a'),
-    [{ ...shop, waypoint: byName('gate'), weightedWaypoints: [{ destination: byAddress('10.1.9.2'), weight: 0 }] }],
-    ['canary', 'gate', 'old-gate'],
-  ],
-  ['not that of a service it is not in', cart, [{ ...shop, waypoint: byName('gate') }], []],
-  ['one that nobody knows', inShop('a', { waypoint: byName('nowhere') }), [shop], []],
-];
-
-for (const [law, destination, services, want] of waypoints)
-  test(`the waypoints of a workload: ${law}`, (t) => {
-    const model = meshOf([destination, ...gatePods], [...services, gate]);
-    const identities = want.map((serviceAccount) => identityOf(workload('x', { serviceAccount })));
-    t.deepEqual([...waypointIdentities(model, destination)].sort(), identities.sort());
-  });

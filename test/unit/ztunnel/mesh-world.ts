@@ -289,8 +289,7 @@ export class World {
 
   #applyAll(update: MeshUpdate): void {
     for (const pod of this.#pods) {
-      pod.view.apply(update);
-      pod.proxy.recheck();
+      pod.proxy.recheck(pod.view.apply(update));
     }
   }
 

@@ -4,10 +4,14 @@ import { setImmediate as turn } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { type AuthorizationPolicy, identityOf, type Workload } from '../../../src/mesh/index.ts';
 import type { DecisionReason } from '../../../src/policy/index.ts';
+import { SocketClient } from '../../../src/ztunnel/client.ts';
+import { dialApp } from '../../../src/ztunnel/inbound/app.ts';
+import { OpenConnection } from '../../../src/ztunnel/open-connection.ts';
+import type { PodTunnel } from '../../../src/ztunnel/pod-tunnel.ts';
 import type { PodSockets } from '../../../src/ztunnel/ports.ts';
 import { allow, deny, dryRun, global, named, selected, unlessThroughWaypoint } from '../policy/policies.ts';
-import { ending } from './loopback.ts';
-import { byName, memberOf, service, workload } from './mesh.ts';
+import { ending, pair } from './loopback.ts';
+import { byName, endpoint, memberOf, service, workload } from './mesh.ts';
 import { World, type WorldApp, type WorldPod } from './mesh-world.ts';
 
 interface Two {
@@ -305,6 +309,19 @@ law('a pod that calls itself is asked for its own identity', async (t) => {
     'policy-denied',
   ]);
   t.deepEqual(client.direct, [], 'no other way is asked for');
+});
+
+law('without a permit no app is dialled where there is a mesh', async (t) => {
+  const [near, accepted] = await pair();
+  const client = new SocketClient(accepted, () => undefined);
+  const connection = new OpenConnection(client, { beforeEnd: () => undefined, holds: () => undefined });
+  const openInbound = (): Socket => {
+    throw new Error('a socket was opened');
+  };
+  const deps = { sockets: { openInbound, isSpokenFor: () => true }, netnsFd: 0, tunnel: {} as PodTunnel };
+  const app = endpoint('127.0.0.1:1');
+  t.is((await dialApp(undefined, connection, app, app, deps))?.reason, 'policy-denied');
+  near.destroy();
 });
 
 law('what a dry-run policy would do is told, and done by nobody', async (t) => {

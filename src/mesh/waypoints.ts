@@ -1,5 +1,6 @@
-import type { ServiceName } from '../../mesh/index.ts';
-import { type GatewayAddress, identityOf, type ReadModel, type SpiffeId, type Workload } from '../../mesh/index.ts';
+import type { SpiffeId } from './identity.ts';
+import type { ReadModel } from './read-model.ts';
+import { type GatewayAddress, identityOf, type ServiceName, type Workload } from './workload.ts';
 
 /** What finding the waypoints of a workload asks of the mesh. */
 export type WaypointModel = Pick<ReadModel, 'gateway' | 'service' | 'members'>;
@@ -18,6 +19,11 @@ export function waypointIdentities(model: WaypointModel, destination: Workload):
       for (const { workload } of model.members(gateway.service)) identities.add(identityOf(workload));
   }
   return identities;
+}
+
+/** Whether an identity is that of a waypoint of the workload's. Undefined, which is nobody's, is not. */
+export function isWaypointOf(model: WaypointModel, destination: Workload, identity: SpiffeId | undefined): boolean {
+  return identity !== undefined && waypointIdentities(model, destination).has(identity);
 }
 
 function* referencesOf(model: WaypointModel, { waypoint, services }: Workload): Generator<GatewayAddress> {
