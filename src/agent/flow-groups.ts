@@ -1,7 +1,6 @@
 /** Recent connections, counted by what policy sees of them. Pure. */
-import type { FlowRecord, ReadModel, SpiffeId, Workload } from '../mesh/index.ts';
+import { type FlowRecord, isWaypointOf, type ReadModel, type SpiffeId, type Workload } from '../mesh/index.ts';
 import type { FlowGroup, RecentFlowsAnswer } from './policy-protocol.ts';
-import { isWaypointOf } from './waypoints.ts';
 
 export type FlowMesh = Pick<ReadModel, 'settings' | 'workloadAt' | 'policiesOf' | 'service' | 'members' | 'gateway'>;
 

@@ -17,6 +17,7 @@ export type {
   KernelVerdict,
   KubeletGroup,
   OpenPorts,
+  PathCount,
   PathEvent,
   PathKernel,
   PathModel,

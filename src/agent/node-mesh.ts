@@ -1,4 +1,4 @@
-import { type MeshUpdate, type ReadModel, type SpiffeId, serviceName } from '../mesh/index.ts';
+import { type MeshUpdate, policyName, type ReadModel, type SpiffeId, serviceName } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
 import type { Clock, MeshFollower, MeshSource, NodeCertificates, TunnelFeed } from './ports.ts';
 import type { MeshStatusReply } from './protocol.ts';
@@ -74,6 +74,7 @@ export class NodeMesh {
       services: this.#services.size,
       policies: countOf(this.#model.policies()),
       unknownPolicies: [...this.#deps.kernelPath.status().unknownPolicies],
+      partialPolicies: this.#partialPolicies(),
       certificates: this.#deps.certificates.status().map(({ identity, state, notAfter, lastError }) => ({
         identity,
         state,
@@ -117,6 +118,12 @@ export class NodeMesh {
     }
   }
 
+  #partialPolicies(): string[] {
+    const names: string[] = [];
+    for (const policy of this.#model.policies()) if (policy.partial === true) names.push(policyName(policy));
+    return names.sort().slice(0, MOST_NAMED);
+  }
+
   #count(update: MeshUpdate): void {
     if (update.complete) {
       this.#workloads.clear();
@@ -130,6 +137,9 @@ export class NodeMesh {
     }
   }
 }
+
+/** The status names so many: a mesh may be full of faults. */
+const MOST_NAMED = 100;
 
 function countOf(all: Iterable<unknown>): number {
   let count = 0;

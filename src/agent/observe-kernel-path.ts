@@ -29,7 +29,11 @@ export function observeKernelPath({ tunnel, mesh, kernelPath, metrics }: Observe
     policyClosed: () => ({ tunnel: tunnel.status().policy.closed, kernel: kernelPath?.totals().closed ?? 0 }),
     policies: () => {
       const known = mesh?.status();
-      return { known: known?.policies ?? 0, unknown: known?.unknownPolicies.length ?? 0 };
+      return {
+        known: known?.policies ?? 0,
+        unknown: known?.unknownPolicies.length ?? 0,
+        partial: known?.partialPolicies.length ?? 0,
+      };
     },
     kernelPathRequests: () => kernelPath?.totals().requests ?? {},
     kernelPath: () => {

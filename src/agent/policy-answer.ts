@@ -4,6 +4,7 @@ import {
   familyOf,
   formatEndpoint,
   identityOf,
+  isWaypointOf,
   type PolicyName,
   type ReadModel,
   type SpiffeId,
@@ -13,7 +14,6 @@ import {
 import { type Attempt, type Decision, explanationLines, type PolicyBook, type Rules } from '../policy/index.ts';
 import type { PolicyAnswer } from './policy-protocol.ts';
 import { identityOfAccount, type QuestionSource, type QuestionTarget } from './policy-question.ts';
-import { isWaypointOf } from './waypoints.ts';
 
 type AnswerMesh = Pick<
   ReadModel,

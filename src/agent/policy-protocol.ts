@@ -50,6 +50,7 @@ const authorizationPolicy: z.ZodType<AuthorizationPolicy> = z.object({
   scope: z.enum(['global', 'namespace', 'workload-selector']),
   action: z.enum(['allow', 'deny']),
   dryRun: z.boolean(),
+  partial: z.literal(true).optional(),
   rules: z.array(
     z.object({
       unlessThroughWaypoint: z.boolean(),

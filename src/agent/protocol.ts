@@ -147,6 +147,8 @@ const meshStatus = z.object({
   policies: z.number(),
   /** Policies that pods of this node name and nobody knows: nobody is let in to these pods. */
   unknownPolicies: z.array(z.string()),
+  /** Policies of which something could not be understood, so that they deny more, or allow less, than is written; 100 at most. */
+  partialPolicies: z.array(z.string()),
   certificates: z.array(
     z.object({
       identity: z.string(),

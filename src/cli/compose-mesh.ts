@@ -18,7 +18,7 @@ import { findControlGroup, type Kernel } from '../kernel/index.ts';
 import { ReadModel } from '../mesh/index.ts';
 import { PolicyBook } from '../policy/index.ts';
 import type { Log } from '../telemetry/index.ts';
-import { backendsOf, directTo, type TunnelWorkers } from '../ztunnel/index.ts';
+import { backendsOf, directTo, isChosenFreely, type TunnelWorkers } from '../ztunnel/index.ts';
 
 export interface MeshOptions {
   /** This node's name. */
@@ -56,6 +56,12 @@ interface MeshRooms {
   readonly kernel: Kernel;
   readonly tunnel: TunnelWorkers;
   readonly log: Log;
+}
+
+/** Why what is at the path cannot be the kubelet's group; undefined: it may be, if not today. */
+export function kubeletFault(path: string): string | undefined {
+  if (findControlGroup(path)?.level !== 0) return undefined;
+  return `${path} is the root of all control groups, so every process would count as the kubelet; give its service's group`;
 }
 
 /**
@@ -119,6 +125,7 @@ function routingOf(tunnel: TunnelWorkers, model: ReadModel): PathRouting {
     directTo: (source, destination) => directTo(model, source, destination),
     backendsOf: (service, port, family, source) =>
       tunnel.endpointCosts && backendsOf(model, tunnel.endpointCosts, service, port, family, source),
+    isChosenFreely,
     activity: () => tunnel.status().totals.accepted,
   };
 }

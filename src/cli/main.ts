@@ -71,6 +71,9 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
         self.error(
           'error: --kubelet-cgroup needs --control: without a mesh there is no policy that could refuse a probe',
         );
+      const { kubeletFault } = await import('./compose-mesh.ts');
+      const fault = kubeletCgroup === undefined ? undefined : kubeletFault(kubeletCgroup);
+      if (fault !== undefined) self.error(`error: --kubelet-cgroup: ${fault}`);
       const { runAgent } = await import('./compose-agent.ts');
       const mesh =
         node === undefined || control === undefined

@@ -80,9 +80,13 @@ function formatMesh(mesh: StatusReply['mesh']): string[] {
   const unknown = mesh.unknownPolicies.map(
     (policy) => `policy ${policy} is not known, so pods of this node that it is for let nobody in\n`,
   );
+  const partial = mesh.partialPolicies.map(
+    (policy) =>
+      `policy ${policy} denies more, or allows less, than is written in it: culvert policy check tells what of it\n`,
+  );
   const link = connected ? `connected since ${since}` : `not connected since ${since} (${reason})`;
   return [
-    `mesh: node ${node}, ${link}\n${known}\n${unknown.join('')}`,
+    `mesh: node ${node}, ${link}\n${known}\n${unknown.join('')}${partial.join('')}`,
     certificates.length === 0
       ? 'no identity of this node needs a certificate\n'
       : table(

@@ -147,6 +147,7 @@ const policy: z.ZodType<AuthorizationPolicy> = z.object({
     }),
   ),
   dryRun: z.boolean(),
+  partial: z.literal(true).optional(),
 });
 
 const settings = z.object({

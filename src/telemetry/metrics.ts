@@ -163,7 +163,7 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
 
   new Gauge({
     name: 'culvert_policies',
-    help: 'Authorization policies, by whether they are known or only named by pods of this node',
+    help: 'Authorization policies: known, among them partial (something of them could not be understood; 100 at most), and unknown (only named by pods of this node)',
     registers,
     labelNames: ['state'],
     collect() {

@@ -3,7 +3,8 @@ import anyTest, { type TestFn } from 'ava';
 import { parsePod } from '../../src/agent/index.ts';
 import { type FlowEnd, type Kernel, type KernelFlow, type KernelVerdict, openKernel } from '../../src/kernel/index.ts';
 import type { Address, Endpoint, NetnsCookie } from '../../src/mesh/index.ts';
-import { appPort, endpoint, PathScene, type Seat, until } from '../bpf/path-scene.ts';
+import { appPort, endpoint } from '../bpf/path-maps.ts';
+import { PathScene, type Seat, until } from '../bpf/path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 

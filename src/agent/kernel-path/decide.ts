@@ -6,7 +6,7 @@ import {
   type NetnsCookie,
   type Workload,
 } from '../../mesh/index.ts';
-import { type Decision, decisivePolicy, type PolicyBook } from '../../policy/index.ts';
+import { type Decision, decisivePolicy, type PolicyBook, plaintextRules, type Rules } from '../../policy/index.ts';
 import type { PathPod, PathPods } from './pods.ts';
 import type { KernelFlow, PathModel, PathRouting } from './ports.ts';
 
@@ -16,8 +16,8 @@ export interface PathWorld {
   readonly book: Pick<PolicyBook, 'rulesFor'>;
   readonly routing: Pick<PathRouting, 'directTo'>;
   readonly pods: Pick<PathPods, 'get' | 'at'>;
-  /** Whether somebody between the pod and the address rewrites the source of what comes directly. */
-  isMasqueraded(source: NetnsCookie, destination: Address): boolean;
+  /** Whether somebody between the pod and another, at that address, rewrites the source of what comes directly. */
+  isMasqueraded(source: NetnsCookie, to: NetnsCookie, destination: Address): boolean;
 }
 
 /** Why a connection is left to the tunnel. */
@@ -84,7 +84,7 @@ function decideLocal(
   const family = familyOf(destination.address);
   const sourceAddress = source.pod.addresses.find((address) => familyOf(address) === family);
   if (sourceAddress === undefined) return none('source-unknown');
-  if (world.isMasqueraded(source.cookie, destination.address)) return none('masqueraded');
+  if (world.isMasqueraded(source.cookie, to.cookie, destination.address)) return none('masqueraded');
   if (to.rules.dependsOnSourceAddress) return none('source-address');
   // Nobody who comes this way comes through a waypoint: a waypoint ends the tunnel itself.
   const attempt = { source: identityOf(client), sourceAddress, destination, throughWaypoint: false };
@@ -133,12 +133,20 @@ function judgeInbound({ pods }: PathWorld, flow: KernelFlow, client: Workload | 
 }
 
 /** The destination has joined the mesh meanwhile: what reaches it like this is plaintext that nobody has signed. */
-function judgeOutside({ model, book, pods, routing }: PathWorld, flow: KernelFlow): FlowFault | undefined {
-  const source = pods.get(flow.source)?.judged?.workload;
-  if (source === undefined || routing.directTo(source, flow.server).kind === 'outside') return undefined;
-  const workload = model.workloadAt(source.network, flow.server.address);
-  if (workload?.protocol !== 'hbone') return undefined;
-  return faultOf(book.rulesFor(workload).decide(attemptOf(flow, undefined)));
+function judgeOutside(world: PathWorld, flow: KernelFlow): FlowFault | undefined {
+  const found = plaintextRulesOf(world, flow);
+  return found && faultOf(found.rules.decide(attemptOf(flow, undefined)));
+}
+
+/** What a flow that leads outside is subject to since its destination has joined the mesh; undefined: it has not. */
+export function plaintextRulesOf(
+  { model, book, pods }: PathWorld,
+  { source, server }: KernelFlow,
+): { readonly network: string; readonly rules: Rules } | undefined {
+  const network = pods.get(source)?.judged?.workload.network;
+  if (network === undefined) return undefined;
+  const rules = plaintextRules(model, book, network, server.address);
+  return rules && { network, rules };
 }
 
 function attemptOf({ client, server }: KernelFlow, source: Workload | undefined) {

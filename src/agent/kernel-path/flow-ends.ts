@@ -16,6 +16,7 @@ import type { Log } from '../../telemetry/index.ts';
 import { KUBELET_PROBE } from '../flow-groups.ts';
 import type { Clock } from '../ports.ts';
 import type { FlowFault } from './decide.ts';
+import type { LimitedLog } from './limited-log.ts';
 import type { PathPod, PathPods } from './pods.ts';
 import type { FlowEnd, FlowMemory, FlowTable, PathModel } from './ports.ts';
 
@@ -31,7 +32,8 @@ interface FlowEndsDeps {
   dryRun(outcomes: readonly DryRunOutcome[]): void;
   readonly memory: FlowMemory | undefined;
   readonly clock: Pick<Clock, 'now'>;
-  readonly log: Log;
+  readonly log: Pick<Log, 'debug'>;
+  readonly limited: Pick<LimitedLog, 'info'>;
 }
 
 /** The two ends of a flow, as the mesh knows them now that it is over. */
@@ -133,7 +135,7 @@ export class FlowEnds {
   #tellDryRun(end: FlowEnd, ends: Ends): void {
     const { path, ...facts } = this.#facts(end, ends);
     for (const { policy, would } of ends.dryRun)
-      if (would !== 'allow') this.#deps.log.info({ ...facts, policy, would, path }, 'policy dry run');
+      if (would !== 'allow') this.#deps.limited.info({ ...facts, policy, would, path }, 'policy dry run');
   }
 
   #facts(end: FlowEnd, { source, client, server, service, identities }: Ends): ConnectionFacts {

@@ -8,19 +8,22 @@
  * - Nothing is vouched for (no heartbeat, so nothing counts) unless the kernel has been told everything.
  */
 import {
+  type Address,
   type Endpoint,
   type MeshUpdate,
   messageOf,
   type NetnsCookie,
   type Pod,
-  type ServiceName,
 } from '../../mesh/index.ts';
-import type { DryRunOutcome, PolicyBook } from '../../policy/index.ts';
+import type { PolicyBook } from '../../policy/index.ts';
 import type { Log } from '../../telemetry/index.ts';
 import type { Clock, DirectoryWatch } from '../ports.ts';
+import { PathChanges } from './changes.ts';
 import { type Concern, concernOf } from './concern.ts';
+import { PastDestinations } from './destinations.ts';
 import { FlowEnds } from './flow-ends.ts';
 import { KubeletWatch } from './kubelet.ts';
+import { LimitedLog } from './limited-log.ts';
 import { LiveFlows } from './live-flows.ts';
 import { MasqueradedPairs } from './masqueraded.ts';
 import { PathEvents } from './path-events.ts';
@@ -36,8 +39,10 @@ import type {
   PathRouting,
   Place,
 } from './ports.ts';
+import { Rewriting, turn } from './rewriting.ts';
 import { PublishedServices } from './services.ts';
 import type { KernelPathStatus, KernelPathTotals } from './status.ts';
+import { PolicyTally } from './tally.ts';
 import { Verdicts } from './verdicts.ts';
 
 export interface KernelPathDeps {
@@ -70,13 +75,13 @@ export interface KernelPathOptions {
 
 /** Events and ends are read so often. */
 const TICK_MS = 50;
-/** Ticks between looks at the weights of services, and between sweeps of the flows. */
+/** Ticks between looks at the weights of services. */
 const TICKS_A_LOOK = 2;
-const TICKS_A_SWEEP = 20;
+const TICKS_A_SECOND = 20;
+/** Ticks between collections of the addresses that connections may lead to, if they are too many to be remembered. */
+const TICKS_A_COLLECTION = 200;
 const BEAT_MS = 500;
-/** The loop is not held up for longer at a time by what can wait. */
-const TURN_MS = 5;
-/** Nor by connections that are over: what does not fit waits in the kernel's ring, which holds 30,000 of them. */
+/** The loop is not held up for longer by connections that are over: what does not fit waits in the kernel's ring, which holds 30,000 of them. */
 const ENDS_MS = 20;
 
 type State =
@@ -91,6 +96,8 @@ export class KernelPath {
   readonly #deps: KernelPathDeps;
   readonly #isWanted: boolean;
   readonly #pods: PathPods;
+  readonly #masqueraded: MasqueradedPairs;
+  readonly #changes: PathChanges;
   readonly #verdicts: Verdicts;
   readonly #live: LiveFlows;
   readonly #services: PublishedServices;
@@ -98,17 +105,13 @@ export class KernelPath {
   readonly #events: PathEvents;
   readonly #ends: FlowEnds;
   readonly #kubelet: KubeletWatch;
-  readonly #decisions: Record<string, number> = {};
-  readonly #dryRun = { denies: 0, allows: 0 };
+  readonly #rewriting: Rewriting;
+  readonly #limited: LimitedLog;
+  readonly #tally = new PolicyTally();
   #state: State = { kind: 'new' };
   #timers: ReadonlyArray<{ stop(): void }> = [];
   #ticks = 0;
   #arePodsKnown = false;
-  /** Whether the living flows have been judged by all that there is to know. */
-  #hasJudged = false;
-  /** Wait until everything is written again. */
-  #waiters: Array<() => void> = [];
-  #isWorking = false;
 
   constructor(deps: KernelPathDeps, options: KernelPathOptions) {
     const { kernel, model, book, routing, groups, directories, clock, log } = deps;
@@ -118,20 +121,31 @@ export class KernelPath {
     const masqueraded = new MasqueradedPairs(clock);
     const isMasqueraded = masqueraded.has.bind(masqueraded);
     const world = { model, book, routing, pods, isMasqueraded };
-    const live = new LiveFlows({ table: kernel, world, log });
+    const limited = new LimitedLog(log);
+    const tally = this.#tally;
+    const past = new PastDestinations();
     const verdicts = new Verdicts({
       table: kernel,
       world,
       pods,
-      decided: (reason) => this.#count(reason),
-      leadsTo: (address) => live.mayLeadTo(address),
+      decided: (reason) => tally.decided(reason),
+      leftBehind: (address) => past.add(address),
     });
+    const found = (address: Address): void => {
+      if (!verdicts.leadsOutside(address)) past.add(address);
+    };
+    const live = new LiveFlows({ table: kernel, world, found, log, limited });
+    const services = new PublishedServices({ table: kernel, model, routing, clock });
+    const switches = new PodSwitches({ table: kernel, pods });
     this.#pods = pods;
+    this.#masqueraded = masqueraded;
+    this.#limited = limited;
     this.#live = live;
     this.#verdicts = verdicts;
-    this.#services = new PublishedServices({ table: kernel, model, routing, clock });
-    this.#switches = new PodSwitches({ table: kernel, pods });
-    this.#events = new PathEvents({ signals: kernel, live, verdicts, masqueraded, pods, log });
+    this.#services = services;
+    this.#switches = switches;
+    this.#changes = new PathChanges({ pods, past, verdicts, live, services, switches });
+    this.#events = new PathEvents({ signals: kernel, live, verdicts, masqueraded, pods, log: limited });
     this.#ends = new FlowEnds(
       {
         table: kernel,
@@ -139,19 +153,26 @@ export class KernelPath {
         pods,
         takeFault: (end) => live.takeFault(end),
         failed: (end) => this.#failed(end),
-        dryRun: (outcomes) => this.#countDryRun(outcomes),
+        dryRun: (outcomes) => tally.rehearsed(outcomes),
         memory: deps.memory,
         clock,
         log,
+        limited,
       },
       options.logsConnections ?? false,
     );
     this.#kubelet = new KubeletWatch({ signals: kernel, groups, directories, clock, log }, options.kubeletPaths);
+    this.#rewriting = new Rewriting({
+      services,
+      verdicts,
+      guarded: (run) => this.#guarded('write what is still right', run),
+    });
   }
 
   /** Voids all that an earlier agent has written, and begins. Its flows live on until more is known. */
   start(): void {
     const { clock } = this.#deps;
+    this.#guarded('begin', () => this.#events.begin());
     this.#begin();
     this.#kubelet.start();
     this.#timers = [clock.every(TICK_MS, () => this.#tick()), clock.every(BEAT_MS, () => this.#beat())];
@@ -162,8 +183,9 @@ export class KernelPath {
     for (const timer of this.#timers) timer.stop();
     this.#timers = [];
     this.#kubelet.stop();
+    this.#limited.nextSecond();
     this.#setState({ kind: 'stopped' });
-    this.#settle();
+    this.#rewriting.settle();
   }
 
   /** All pods of an earlier agent are known by now: its flows can be judged as soon as the mesh is known. */
@@ -179,7 +201,9 @@ export class KernelPath {
       if (state !== 'left') this.#switches.forget(cookie);
       const addresses = new Set([...now.pod.addresses, ...(before?.pod.addresses ?? [])]);
       this.#changed(new Set([cookie]), { all: false, addresses, services: new Set() });
-      if (state === 'left') this.#verdicts.forgetPod(cookie);
+      if (state !== 'left') return;
+      this.#verdicts.forgetPod(cookie);
+      this.#masqueraded.forgetPod(cookie);
     });
   }
 
@@ -194,11 +218,11 @@ export class KernelPath {
     run();
     this.#guarded('take an update of the mesh', () => {
       const changed = new Set<Place>(this.#pods.refresh().map(({ cookie }) => cookie));
-      this.#note(update, concern);
+      this.#services.note(update, concern);
       this.#changed(changed, concern);
       this.#judgeFirst();
     });
-    await this.#settled();
+    await this.#rewriting.settled();
   }
 
   /** A pod has connected through the tunnel, to a destination which the next might reach directly. */
@@ -237,8 +261,7 @@ export class KernelPath {
     const { given, unwritten } = this.#verdicts.totals();
     return {
       requests: { given, ...unwritten },
-      decisions: this.#decisions,
-      dryRun: this.#dryRun,
+      ...this.#tally.totals(),
       closed: this.#live.closed,
       ended: this.#ends.totals(),
     };
@@ -246,75 +269,30 @@ export class KernelPath {
 
   // --- changes --------------------------------------------------------------------------------------------------------
 
-  get #canJudge(): boolean {
-    return this.#arePodsKnown && this.#deps.model.isComplete;
-  }
-
-  /** Services that have changed. */
-  #note(update: MeshUpdate, { all, addresses, services }: Concern): void {
-    if (update.complete) this.#services.forgetKnown();
-    for (const service of update.services) this.#services.put(service);
-    for (const key of update.removed) this.#services.delete(key as ServiceName);
-    if (all) this.#services.touchAll();
-    for (const name of services) this.#services.touch(name);
-    for (const address of addresses) this.#services.touchAddress(address);
-  }
-
-  /** First void, then shut, then end what lives; only then write what is still right. */
-  #changed(changed: ReadonlySet<Place>, { all, addresses }: Concern): void {
-    const places = new Set(changed);
-    if (all) for (const { cookie } of this.#pods.values()) places.add(cookie);
-    for (const address of addresses) for (const cookie of this.#pods.allAt(address)) places.add(cookie);
-    for (const place of places) this.#verdicts.revoke(place);
-    if (all || [...addresses].some((address) => this.#verdicts.leadsAstray(address))) this.#verdicts.revoke(0n);
-    const isOn = this.#state.kind === 'on' && this.#deps.model.isComplete;
-    this.#switches.update(isOn);
-    if (this.#hasJudged && (places.size > 0 || !this.#live.leadToNoneOf(addresses)))
-      this.#live.judge({ all, places, addresses });
-    this.#services.seenFrom(isOn ? this.#switches.vantage() : undefined);
-    this.#work();
+  /** The mesh, or the pods, are not as they were. */
+  #changed(changed: ReadonlySet<Place>, concern: Concern): void {
+    this.#changes.apply(changed, concern, this.#state.kind === 'on' && this.#deps.model.isComplete);
+    this.#rewriting.work();
   }
 
   #judgeFirst(): void {
-    if (this.#hasJudged || !this.#canJudge) return;
-    this.#hasJudged = true;
-    this.#live.judge({ all: true, places: new Set(), addresses: new Set() });
-  }
-
-  /** Writes what is still right, a little at a time. */
-  #work(): void {
-    const mayGoOn = turn();
-    if (this.#services.publish(mayGoOn) && this.#verdicts.renew(mayGoOn)) this.#settle();
-    else if (!this.#isWorking) {
-      this.#isWorking = true;
-      setImmediate(() => {
-        this.#isWorking = false;
-        this.#guarded('write what is still right', () => this.#work());
-      });
-    }
-  }
-
-  async #settled(): Promise<void> {
-    if (!this.#isWorking) return;
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#waiters.push(resolve);
-    await promise;
-  }
-
-  #settle(): void {
-    const waiters = this.#waiters;
-    this.#waiters = [];
-    for (const resolve of waiters) resolve();
+    if (this.#arePodsKnown && this.#deps.model.isComplete) this.#changes.judgeFirst();
   }
 
   // --- time -----------------------------------------------------------------------------------------------------------
 
   #tick(): void {
     this.#ticks += 1;
+    const isSecond = this.#ticks % TICKS_A_SECOND === 0;
+    if (isSecond) this.#limited.nextSecond();
     this.#guarded('read what the kernel tells', () => {
-      this.#events.read(this.#hasJudged);
+      const { hasJudged } = this.#changes;
+      if (isSecond) this.#events.audit(hasJudged);
+      else this.#events.read(hasJudged);
       this.#ends.read(turn(ENDS_MS));
-      if (this.#ticks % TICKS_A_SWEEP === 0) this.#live.sweep();
+      if (isSecond) this.#live.sweep();
+      if (isSecond && hasJudged) this.#live.lookBack();
+      if (this.#ticks % TICKS_A_COLLECTION === 0 && this.#changes.collect()) this.#rewriting.work();
       if (this.#state.kind === 'on' && this.#ticks % TICKS_A_LOOK === 0) this.#services.refresh(turn());
     });
   }
@@ -338,7 +316,7 @@ export class KernelPath {
       this.#services.clear();
       for (const { cookie } of this.#pods.values()) this.#switches.forget(cookie);
       this.#setState(this.#isWanted ? { kind: 'on', beats: 0 } : { kind: 'off' });
-      this.#hasJudged = false;
+      this.#changes.forgetJudged();
       this.#changed(new Set(), { all: true, addresses: new Set(), services: new Set() });
       this.#judgeFirst();
       if (this.#isWanted) this.#deps.kernel.beat();
@@ -358,7 +336,7 @@ export class KernelPath {
   #fail(task: string, error: unknown): void {
     const before = this.#state;
     this.#setState({ kind: 'failed', error: messageOf(error) });
-    this.#settle();
+    this.#rewriting.settle();
     if (before.kind === 'failed' && before.error === messageOf(error)) return;
     this.#deps.log.error({ error, task }, 'the kernel path failed, so nothing is vouched for; trying again');
     try {
@@ -368,30 +346,12 @@ export class KernelPath {
     }
   }
 
-  // --- counting -------------------------------------------------------------------------------------------------------
-
   /** The next connection goes through the tunnel, which tries another endpoint if it must. */
   #failed({ source, server }: FlowEnd): void {
     if (source !== 0n) this.#verdicts.forget(source, server);
   }
 
-  #count(reason: string): void {
-    this.#decisions[reason] = (this.#decisions[reason] ?? 0) + 1;
-  }
-
-  #countDryRun(outcomes: readonly DryRunOutcome[]): void {
-    for (const { would } of outcomes)
-      if (would === 'allow') this.#dryRun.allows += 1;
-      else this.#dryRun.denies += 1;
-  }
-
   #setState(state: State): void {
     this.#state = state;
   }
-}
-
-/** Whether there is time left of a turn that begins now. */
-function turn(ms = TURN_MS): () => boolean {
-  const end = performance.now() + ms;
-  return () => performance.now() < end;
 }

@@ -15,11 +15,18 @@ interface KubeletWatchDeps {
 /** How often the group is looked for, watched or not. */
 const LOOK_MS = 500;
 
+/** A service's group holds that service and nothing else, as systemd names them. */
+const SERVICE = '.service';
+const ROOT_REFUSED =
+  "the kubelet's control group is the root of all groups, so every process would count as the kubelet: policy decides about its probes";
+
 type State =
   | { readonly kind: 'new' }
   /** Nobody's probes are let in. */
   | { readonly kind: 'missing' }
   | { readonly kind: 'found'; readonly path: string; readonly group: KubeletGroup }
+  /** At the path is the root of all groups, so everybody would be the kubelet: nobody's probes are let in. */
+  | { readonly kind: 'refused'; readonly path: string }
   /** The kernel may still have what it was told before. */
   | { readonly kind: 'failed'; readonly error: string };
 
@@ -67,6 +74,9 @@ export class KubeletWatch {
       if (found === undefined) {
         if (before.kind !== 'missing') this.#deps.signals.setKubelet(undefined);
         this.#setState({ kind: 'missing' });
+      } else if (found.group.level === 0) {
+        if (before.kind !== 'refused') this.#deps.signals.setKubelet(undefined);
+        this.#setState({ kind: 'refused', path: found.path });
       } else if (before.kind !== 'found' || !isSame(before.group, found.group)) {
         this.#deps.signals.setKubelet(found.group);
         this.#setState({ kind: 'found', ...found });
@@ -84,12 +94,22 @@ export class KubeletWatch {
     return undefined;
   }
 
+  #tellFound({ path, group }: Extract<State, { kind: 'found' }>): void {
+    const { log } = this.#deps;
+    log.info({ cgroup: path, cgroup_id: String(group.cgroup) }, "the kubelet's probes are let in");
+    if (!path.endsWith(SERVICE))
+      log.warn(
+        { cgroup: path },
+        "the kubelet's control group is not that of a service: if it holds anything else, pods say, that is let in past policy, too",
+      );
+  }
+
   #setState(state: State): void {
     const before = this.#state;
     this.#state = state;
     const { log } = this.#deps;
-    if (state.kind === 'found')
-      log.info({ cgroup: state.path, cgroup_id: String(state.group.cgroup) }, "the kubelet's probes are let in");
+    if (state.kind === 'found') this.#tellFound(state);
+    else if (state.kind === 'refused' && before.kind !== 'refused') log.error({ cgroup: state.path }, ROOT_REFUSED);
     else if (state.kind === 'failed' && !(before.kind === 'failed' && before.error === state.error))
       log.error({ error: state.error }, "the kubelet's control group cannot be told to the kernel; trying again");
     else if (state.kind === 'missing' && before.kind !== 'missing' && this.#paths.length > 0)

@@ -133,14 +133,23 @@ export interface PathEvent {
   readonly server: Endpoint;
 }
 
+export interface PathCount {
+  readonly cookie: NetnsCookie;
+  /** Of the kernel's reasons. */
+  readonly reason: string;
+  readonly count: number;
+}
+
 /** Signs of life, and whose probes are let in. */
 export interface PathSignals {
   /** The agent lives; verdicts count for another 5 s (layout.h, LIMIT_HEARTBEAT_MS). */
   beat(): void;
   /** The kubelet's cgroup: its id, and how deep it lies in the hierarchy (the root: 0). Undefined: nobody's probes are let in. */
   setKubelet(group: KubeletGroup | undefined): void;
-  /** Since the last call, in their order. */
+  /** Some since the last call, in their order; none: there are no more. */
   events(): readonly PathEvent[];
+  /** How often the kernel did something, by pod and reason: exact, also where an event found no room. */
+  counts(): readonly PathCount[];
 }
 
 export interface KubeletGroup {
@@ -187,6 +196,8 @@ export interface PathRouting {
   directTo(source: Workload, destination: Endpoint): Direct;
   /** Of one family, for connections of `source`. Undefined: the kernel cannot choose, or there is nothing to choose from. */
   backendsOf(service: Service, port: number, family: 4 | 6, source: Workload): readonly ServiceBackend[] | undefined;
+  /** Whether an endpoint of it may be chosen by the kernel: no waypoint, a selection, and everybody sees it. */
+  isChosenFreely(service: Service): boolean;
   /** Another number whenever connections have been made, so that weights may be others. */
   activity(): number;
 }

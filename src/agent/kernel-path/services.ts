@@ -3,18 +3,20 @@ import {
   type Endpoint,
   familyOf,
   formatEndpoint,
+  type MeshUpdate,
   type Service,
   type ServiceName,
   serviceName,
   type Workload,
 } from '../../mesh/index.ts';
 import type { Clock } from '../ports.ts';
+import type { Concern } from './concern.ts';
 import type { KernelBackend, PathModel, PathRouting, ServiceTable } from './ports.ts';
 
 interface PublishedServicesDeps {
   readonly table: ServiceTable;
   readonly model: Pick<PathModel, 'service' | 'workloadAt' | 'settings'>;
-  readonly routing: Pick<PathRouting, 'backendsOf' | 'activity'>;
+  readonly routing: Pick<PathRouting, 'backendsOf' | 'isChosenFreely' | 'activity'>;
   readonly clock: Pick<Clock, 'now'>;
 }
 
@@ -62,6 +64,16 @@ export class PublishedServices {
     const isSame = viewOf(vantage) === viewOf(this.#vantage);
     this.#vantage = vantage;
     if (!isSame) this.touchAll();
+  }
+
+  /** All of an update of the mesh that is about services. */
+  note(update: MeshUpdate, { all, addresses, services }: Concern): void {
+    if (update.complete) this.forgetKnown();
+    for (const service of update.services) this.put(service);
+    for (const key of update.removed) this.delete(key as ServiceName);
+    if (all) this.touchAll();
+    for (const name of services) this.touch(name);
+    for (const address of addresses) this.touchAddress(address);
   }
 
   /** Has been added or is another than before. */
@@ -113,6 +125,23 @@ export class PublishedServices {
   clear(): void {
     this.#standing.clear();
     this.touchAll();
+  }
+
+  /**
+   * Deletes at once what the kernel must no longer choose for: a service that has gone, that has a waypoint, that not
+   * everybody sees. What it chooses meanwhile of the others is only not the newest.
+   */
+  withdraw(): void {
+    for (const name of this.#due) {
+      const standing = this.#standing.get(name);
+      if (standing === undefined) continue;
+      for (const [key, { at }] of standing) {
+        if (this.#isChoosable(name, at)) continue;
+        this.#deps.table.deleteService(at);
+        standing.delete(key);
+      }
+      if (standing.size === 0) this.#standing.delete(name);
+    }
   }
 
   /** Writes what has changed, for as long as `mayGoOn`. True: nothing is left. */
@@ -190,6 +219,18 @@ export class PublishedServices {
     // One that is left out comes back when its time is over, and nothing else tells of that.
     if (backends.length < all.length) this.#restlessUntil = this.#deps.clock.now() + RESTLESS_MS;
     return backends;
+  }
+
+  /** As `#wanted`, but for the backends. */
+  #isChoosable(name: ServiceName, at: Endpoint): boolean {
+    const service = this.#known.get(name);
+    const network = this.#vantage?.network;
+    if (service === undefined || network === undefined || !this.#deps.routing.isChosenFreely(service)) return false;
+    return (
+      service.addresses.some((each) => each.network === network && each.address === at.address) &&
+      service.ports.some(({ servicePort }) => servicePort === at.port) &&
+      this.#isItsAlone(network, at.address)
+    );
   }
 
   #isItsAlone(network: string, address: Address): boolean {

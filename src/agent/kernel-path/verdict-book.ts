@@ -46,6 +46,16 @@ export class VerdictBook {
     return all.values().next().value;
   }
 
+  /**
+   * The one that must go when the table is full and another of this source is to have a place: the oldest of whoever has the
+   * most, so that nobody is left without. In doubt its own.
+   */
+  oldestOfLargest(source: NetnsCookie): Written | undefined {
+    let largest = this.#bySource.get(source);
+    for (const all of this.#bySource.values()) if (all.size > (largest?.size ?? 0)) largest = all;
+    return largest?.values().next().value;
+  }
+
   /** Of the same source and destination there must be none. */
   add(written: Written): void {
     const { source, destination, to } = written;

@@ -11,8 +11,8 @@ interface VerdictsDeps {
   readonly pods: PathPods;
   /** What policy has said of a connection that somebody wants to make. */
   decided(reason: DecisionReason): void;
-  /** From now on connections outside may lead there. */
-  leadsTo(address: Address): void;
+  /** A verdict that led outside is no more; connections that it has let there may live on. */
+  leftBehind(address: Address): void;
 }
 
 /** Why there is no verdict although one was asked for. */
@@ -66,6 +66,17 @@ export class Verdicts {
     for (const each of this.#book.to(place)) this.#stale.add(each);
   }
 
+  /** The pod that connections of `source` to the destination are let to; 0: outside; undefined: there is no verdict. */
+  leadsTo(source: NetnsCookie, destination: Endpoint): Place | undefined {
+    return this.#book.find(source, destination)?.to;
+  }
+
+  /** Whether one leads there, outside. */
+  leadsOutside(address: Address): boolean {
+    for (const { kind } of this.#book.at(address)) if (kind === 'outside') return true;
+    return false;
+  }
+
   /** Whether one that leads outside is no longer right, now that something has changed at its address. */
   leadsAstray(address: Address): boolean {
     for (const { kind, source, destination } of this.#book.at(address)) {
@@ -104,6 +115,8 @@ export class Verdicts {
 
   /** The table has been cleared. */
   clear(): void {
+    for (const { kind, destination } of this.#book.values())
+      if (kind === 'outside') this.#deps.leftBehind(destination.address);
     this.#book.clear();
     this.#stale.clear();
   }
@@ -121,15 +134,14 @@ export class Verdicts {
     }
     const oldest = before === undefined ? this.#book.oldestInTheWay(source) : undefined;
     if (oldest !== undefined) this.#delete(oldest);
-    if (verdict.kind === 'outside') this.#deps.leadsTo(destination.address);
-    if (!this.#deps.table.putVerdict(verdict)) {
+    if (!this.#deps.table.putVerdict(verdict) && !this.#makeRoomFor(verdict, before)) {
       if (before !== undefined) this.#delete(before);
       return 'no-room';
     }
     const { kind, to } = verdict;
     if (before !== undefined) this.#stale.delete(before);
     if (before?.kind === kind && before.to === to) return 'written';
-    if (before !== undefined) this.#book.delete(before);
+    if (before !== undefined) this.#strike(before);
     this.#book.add({ kind, source, destination, to });
     return 'written';
   }
@@ -146,9 +158,21 @@ export class Verdicts {
     return { kind, source, destination, to, sourceEpoch, destinationEpoch };
   }
 
+  /** One that stands already needs no room. */
+  #makeRoomFor(verdict: KernelVerdict, before: Written | undefined): boolean {
+    const oldest = before === undefined ? this.#book.oldestOfLargest(verdict.source) : undefined;
+    if (oldest === undefined) return false;
+    this.#delete(oldest);
+    return this.#deps.table.putVerdict(verdict);
+  }
+
   #delete(written: Written): void {
     this.#deps.table.deleteVerdict(written.source, written.destination);
-    this.#book.delete(written);
+    this.#strike(written);
     this.#stale.delete(written);
+  }
+
+  #strike(written: Written): void {
+    if (this.#book.delete(written) && written.kind === 'outside') this.#deps.leftBehind(written.destination.address);
   }
 }

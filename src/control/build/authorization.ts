@@ -45,7 +45,8 @@ export function convertAuthorizationPolicy(object: objects.AuthorizationPolicy, 
   const dryRun = metadata.annotations[DRY_RUN] === 'true';
   const policy: AuthorizationPolicy = { namespace, name, scope, action, rules, dryRun };
   if (JSON.stringify(rules).length > MAX_RULES_CHARACTERS) return tooLong(policy);
-  return { policy, condition: conditionOf(policy, dryRunIssue(object), ignored) };
+  const condition = conditionOf(policy, dryRunIssue(object), ignored);
+  return { policy: condition === ACCEPTED ? policy : { ...policy, partial: true }, condition };
 }
 
 /** Undefined: agents are not told of it. */
@@ -84,7 +85,10 @@ function tooLong(policy: AuthorizationPolicy): Conversion {
   const parts = [
     { field: 'spec.rules', text: `is longer than ${MAX_RULES_CHARACTERS} characters as agents are told of it` },
   ];
-  return { policy: { ...policy, rules: isDeny ? DENY_ALL : [] }, condition: unsupported('False', message, parts) };
+  return {
+    policy: { ...policy, rules: isDeny ? DENY_ALL : [], partial: true },
+    condition: unsupported('False', message, parts),
+  };
 }
 
 /** @param wrongAnnotations what has no part in the rules */

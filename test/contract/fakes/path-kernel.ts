@@ -5,6 +5,7 @@ import type {
   KernelVerdict,
   KubeletGroup,
   OpenPorts,
+  PathCount,
   PathEvent,
   PathKernel,
   Place,
@@ -26,9 +27,12 @@ export class FakePathKernel implements PathKernel {
   readonly #epochs = new Map<Place, bigint>([[0n, 1n]]);
   readonly #on = new Set<NetnsCookie>();
   readonly #failures = new Map<string, Error[]>();
+  readonly #kept = new Set<Place>();
+  #failsToEnd = false;
   #flows: KernelFlow[] = [];
   #ends: FlowEnd[] = [];
   #events: PathEvent[] = [];
+  readonly #counts = new Map<string, PathCount>();
 
   // --- what a test does to the world ----------------------------------------------------------------------------------
 
@@ -54,6 +58,22 @@ export class FakePathKernel implements PathKernel {
 
   tell(...events: PathEvent[]): void {
     this.#events.push(...events);
+    this.lose(...events);
+  }
+
+  /** The ring is full: the events are counted, and nobody hears of them. */
+  lose(...events: PathEvent[]): void {
+    for (const { cookie, reason } of events) {
+      const key = `${cookie} ${reason}`;
+      this.#counts.set(key, { cookie, reason, count: (this.#counts.get(key)?.count ?? 0) + 1 });
+    }
+  }
+
+  /** Flows of the pod cannot be ended; `fails`: and that is an error. Undefined: they can again. */
+  keepFlowsOf(cookie: NetnsCookie | undefined, how: 'silently' | 'fails' = 'fails'): void {
+    if (cookie === undefined) this.#kept.clear();
+    else this.#kept.add(cookie);
+    this.#failsToEnd = how === 'fails';
   }
 
   /** Which way a connect goes: `local` and `outside` are past the tunnel. */
@@ -136,9 +156,11 @@ export class FakePathKernel implements PathKernel {
 
   destroyFlows(flows: readonly KernelFlow[]): number {
     this.#called('destroyFlows', flows.length);
-    this.destroyed.push(...flows);
-    this.#flows = this.#flows.filter((flow) => !flows.includes(flow));
-    return 2 * flows.length;
+    const ended = flows.filter(({ source, destination }) => !this.#kept.has(source) && !this.#kept.has(destination));
+    this.destroyed.push(...ended);
+    this.#flows = this.#flows.filter((flow) => !ended.includes(flow));
+    if (ended.length < flows.length && this.#failsToEnd) throw new Error('the kernel did not end all connections');
+    return 2 * ended.length;
   }
 
   flowRecords(): readonly FlowEnd[] {
@@ -167,6 +189,10 @@ export class FakePathKernel implements PathKernel {
 
   events(): readonly PathEvent[] {
     return this.#events.splice(0);
+  }
+
+  counts(): readonly PathCount[] {
+    return [...this.#counts.values()];
   }
 
   #called(method: keyof PathKernel, subject: bigint | number): void {

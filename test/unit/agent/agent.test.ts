@@ -122,6 +122,7 @@ function strangeMesh(calls: string[]): Mesh {
       services: 0,
       policies: 0,
       unknownPolicies: [],
+      partialPolicies: [],
       certificates: [],
     }),
   };

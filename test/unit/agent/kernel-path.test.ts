@@ -1,5 +1,6 @@
 import test from 'ava';
 import type { FlowEnd, KernelFlow } from '../../../src/agent/index.ts';
+import { MasqueradedPairs } from '../../../src/agent/kernel-path/masqueraded.ts';
 import { formatEndpoint, identityOf } from '../../../src/mesh/index.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
 import {
@@ -226,12 +227,29 @@ test('of each pod 4,096 verdicts are kept, and the oldest goes', async (t) => {
 
 test('where there is no room for a verdict, there is none, and that is counted', async (t) => {
   const { kernel, path } = await setUp();
-  kernel.room = 1;
-  path.request(WEB, TO_DB);
+  kernel.room = 0;
   path.request(CLI, TO_DB);
   t.is(kernel.answer(CLI, TO_DB), 'tunnel');
-  t.like(path.totals(), { requests: { given: 1, 'no-room': 1 } });
-  t.is(path.status().verdicts, 1);
+  t.like(path.totals(), { requests: { given: 0, 'no-room': 1 } });
+  t.is(path.status().verdicts, 0);
+});
+
+test('when the table is full, the oldest verdict of whoever has the most makes room', async (t) => {
+  const { kernel, path } = await setUp();
+  const to = (port: number) => at('203.0.113.5', port);
+  kernel.room = 6;
+  for (let port = 1; port <= 6; port += 1) path.request(WEB, to(port));
+  for (let port = 1; port <= 9; port += 1) path.request(CLI, to(port));
+  t.is(kernel.verdicts.size, 6);
+  t.deepEqual(
+    [4, 5, 6].map((port) => kernel.answer(WEB, to(port))),
+    ['outside', 'outside', 'outside'],
+  );
+  t.deepEqual(
+    [7, 8, 9].map((port) => kernel.answer(CLI, to(port))),
+    ['outside', 'outside', 'outside'],
+  );
+  t.like(path.totals(), { requests: { given: 15 } });
 });
 
 test('10,000 verdicts are decided again after a change, and the barrier waits for all of them', async (t) => {
@@ -312,6 +330,89 @@ test('a flow to the outside ends when its destination joins the mesh and lets no
   t.deepEqual(world.kernel.destroyed, [], 'permissive: what is open is left open');
   await world.update({ removed: [joined.uid], policies: [strict] });
   await world.update({ workloads: [joined] });
+  t.deepEqual(world.kernel.destroyed, [outside]);
+});
+
+const joined = workload({ name: 'joined-0', namespace: 'bank', node: 'n2', addresses: [OUTSIDE.address] });
+const strictBank = policy('strict', 'deny', { notPrincipals: [{ kind: 'presence' }] }, { namespace: 'bank' });
+
+for (const [title, change] of [
+  ['policy of its namespace alone changes', { policies: [strictBank] }],
+  [
+    'it names a policy that it did not name before',
+    { workloads: [{ ...joined, authorizationPolicies: ['bank/own'] }] },
+  ],
+  ['the mesh is told anew', { complete: true, workloads: [web, db, joined], policies: [strictBank] }],
+] as const)
+  test(`a flow to the outside that lived on when its destination joined ends when ${title}`, async (t) => {
+    const own = { ...strictBank, name: 'own', scope: 'workload-selector' } as const;
+    const world = await setUp({ policies: [own] });
+    const outside = flow({ kind: 'outside', destination: 0n, server: OUTSIDE });
+    world.path.request(WEB, OUTSIDE);
+    world.kernel.begin(outside);
+    await world.update({ workloads: [joined] });
+    t.deepEqual(world.kernel.destroyed, [], 'permissive');
+    const update = meshUpdate(change);
+    const done = world.path.apply(update, () => world.model.apply(update));
+    t.deepEqual(world.kernel.destroyed, [outside], 'in the turn of the change');
+    await done;
+  });
+
+test('a flow that was established by a void verdict, and let live, is judged again when policy changes', async (t) => {
+  const world = await setUp();
+  const outside = flow({ kind: 'outside', destination: 0n, server: OUTSIDE });
+  world.path.request(WEB, OUTSIDE);
+  await world.update({ workloads: [joined] });
+  world.kernel.begin(outside);
+  world.kernel.tell({ cookie: WEB, reason: 'flow_forbidden', client: outside.client, server: outside.server });
+  world.clock.advance(50);
+  t.deepEqual(world.kernel.destroyed, [], 'permissive');
+  await world.update({ policies: [strictBank] });
+  t.deepEqual(world.kernel.destroyed, [outside]);
+});
+
+test('policy of others asks for no flows, although some have joined the mesh', async (t) => {
+  const world = await setUp();
+  world.path.request(WEB, OUTSIDE);
+  world.kernel.begin(flow({ kind: 'outside', destination: 0n, server: OUTSIDE }));
+  await world.update({ workloads: [joined] });
+  world.kernel.calls.length = 0;
+  await world.update({ policies: [policy('other', 'deny', {}, { namespace: 'elsewhere' })], removed: [far.uid] });
+  t.deepEqual(world.kernel.calls, []);
+});
+
+test('flows outside are found by their addresses also when nobody has a verdict for them any more', async (t) => {
+  const world = await setUp({ policies: [strictBank] });
+  const [refused, lives] = [at('203.0.113.5', 443), at('203.0.113.5', 444)];
+  world.path.request(WEB, refused);
+  const outside = flow({ kind: 'outside', destination: 0n, server: lives });
+  world.kernel.begin(outside);
+  world.kernel.end(ended({ kind: 'outside', end: 'refused', destination: 0n, server: refused }));
+  world.clock.advance(50);
+  t.is(world.path.status().verdicts, 0);
+  const before = world.kernel.epochOf(0n);
+  await world.update({ workloads: [joined] });
+  t.deepEqual(world.kernel.destroyed, [outside]);
+  t.true(world.kernel.epochOf(0n) > before, 'what is half-way is void as well');
+});
+
+test('where connections lead is collected again when it was too much to be remembered', async (t) => {
+  const world = await setUp({ policies: [strictBank] });
+  const address = (index: number) => addressOf(`198.${18 + (index >> 16)}.${(index >> 8) & 255}.${index & 255}`);
+  for (let index = 0; index < 4096 + 16_385; index += 1) world.path.request(WEB, { address: address(index), port: 1 });
+  const outside = flow({ kind: 'outside', destination: 0n, server: { address: address(0), port: 1 } });
+  world.kernel.begin(outside);
+  const stranger = workload({ name: 'stranger-0', node: 'n2', addresses: [addressOf('192.0.2.77')] });
+  const asksForFlows = async (changes: Parameters<typeof world.update>[0]): Promise<boolean> => {
+    world.kernel.calls.length = 0;
+    await world.update(changes);
+    return world.kernel.calls.includes('flows 0');
+  };
+  t.true(await asksForFlows({ workloads: [stranger] }), 'it may be any address');
+  world.clock.advance(10_000);
+  t.false(await asksForFlows({ removed: [stranger.uid] }));
+  t.is(world.kernel.answer(WEB, { address: address(20_000), port: 1 }), 'outside', 'verdicts are written again');
+  await world.update({ workloads: [{ ...joined, addresses: [address(0)] }] });
   t.deepEqual(world.kernel.destroyed, [outside]);
 });
 
@@ -434,7 +535,7 @@ test('when the kernel refuses something, nothing is vouched for until everything
   const world = await setUp();
   world.path.request(WEB, TO_DB);
   world.kernel.begin(flow());
-  world.kernel.fail('destroyFlows', new Error('boom'));
+  world.kernel.fail('flows', new Error('boom'));
   await world.update({ policies: [onlyFor('cli')] });
   t.like(world.path.status(), { state: 'failed', error: 'boom' });
   t.is(world.kernel.verdicts.size, 0, 'void at once');
@@ -449,6 +550,72 @@ test('when the kernel refuses something, nothing is vouched for until everything
   t.is(world.kernel.destroyed.length, 1);
   t.true(world.kernel.isOn(DB));
   t.is(world.told('the kernel path is whole again').length, 1);
+});
+
+test('flows of one pod that cannot be ended are tried again, and nothing is taken from the other pods', async (t) => {
+  const world = await setUp();
+  const [stuck, other] = [flow(), flow({ source: CLI, client: at('10.0.0.3', 40_000) })];
+  for (const each of [stuck, other]) world.kernel.begin(each);
+  world.path.request(CLI, OUTSIDE);
+  world.kernel.keepFlowsOf(WEB);
+  await world.update({ policies: [onlyFor('nobody')] });
+  t.deepEqual(world.kernel.destroyed, [other]);
+  t.is(world.path.status().state, 'on');
+  t.is(world.kernel.answer(CLI, OUTSIDE), 'outside');
+  t.is(world.path.totals().closed, 1);
+  t.like(world.told('flows that are forbidden could not be ended; trying again'), [{ count: 1 }]);
+  world.kernel.keepFlowsOf(undefined);
+  world.clock.advance(1_000);
+  t.deepEqual(world.kernel.destroyed, [other, stuck]);
+  t.is(world.path.totals().closed, 2);
+  t.is(world.told('flows ended by a policy change').length, 2);
+});
+
+test('what cannot be ended is tried ever more seldom, twice a minute in the end', async (t) => {
+  const world = await setUp();
+  world.kernel.begin(flow());
+  world.kernel.keepFlowsOf(WEB);
+  await world.update({ policies: [onlyFor('nobody')] });
+  world.clock.advance(120_000);
+  world.kernel.calls.length = 0;
+  world.clock.advance(62_000);
+  t.is(world.kernel.calls.filter((call) => call === 'destroyFlows 1').length, 2);
+  t.is(world.path.status().state, 'on');
+});
+
+test('when no flow of several pods can be ended, nothing is vouched for', async (t) => {
+  const world = await setUp();
+  for (const each of [flow(), flow({ source: CLI, client: at('10.0.0.3', 40_000) })]) world.kernel.begin(each);
+  for (const each of [WEB, CLI]) world.kernel.keepFlowsOf(each);
+  await world.update({ policies: [onlyFor('nobody')] });
+  t.is(world.path.status().state, 'failed');
+  t.is(world.path.totals().closed, 0);
+  world.kernel.keepFlowsOf(undefined);
+  world.clock.advance(500);
+  t.is(world.path.status().state, 'on');
+  t.is(world.kernel.destroyed.length, 2);
+  t.is(world.path.totals().closed, 2);
+});
+
+test('flows that could not be ended because their pod was not served yet end as soon as it is', async (t) => {
+  const world = new World();
+  const forbidden = flow();
+  world.kernel.begin(forbidden);
+  world.kernel.keepFlowsOf(WEB, 'silently');
+  world.path.start();
+  for (const [each, cookie] of [
+    [webPod, WEB],
+    [dbPod, DB],
+  ] as const)
+    world.path.podChanged(each, cookie, 'captured');
+  world.path.podsKnown();
+  await world.update({ complete: true, workloads: [web, db], policies: [onlyFor('nobody')] });
+  t.deepEqual(world.kernel.destroyed, []);
+  world.kernel.keepFlowsOf(undefined);
+  world.enrol(webPod, WEB);
+  t.deepEqual(world.kernel.destroyed, [forbidden]);
+  t.is(world.path.totals().closed, 1, 'counted and told once');
+  t.is(world.told('flows ended by a policy change').length, 1);
 });
 
 test('opens the ports that policy leaves open to anybody, and no others', async (t) => {
@@ -487,16 +654,103 @@ test('a pair between which the source is rewritten uses the tunnel for 10 minute
   const world = await setUp();
   world.path.request(WEB, TO_DB);
   world.path.request(CLI, TO_DB);
-  world.kernel.tell({ cookie: WEB, reason: 'masqueraded', client: at('10.0.0.1', 40_000), server: TO_DB });
+  const client = at('10.0.0.1', 40_000);
+  world.kernel.tell({ cookie: WEB, reason: 'masqueraded', client, server: TO_DB });
   world.clock.advance(50);
   t.is(world.kernel.answer(WEB, TO_DB), 'tunnel');
   t.is(world.kernel.answer(CLI, TO_DB), 'local');
+  const [open, ...others] = world.kernel.destroyed;
+  t.like(open, { kind: 'local', source: WEB, client, server: TO_DB }, 'nothing proves who has answered');
+  t.is(others.length, 0);
   world.clock.advance(599_900);
   world.path.request(WEB, TO_DB);
   t.is(world.kernel.answer(WEB, TO_DB), 'tunnel');
   world.clock.advance(100);
   world.path.request(WEB, TO_DB);
   t.is(world.kernel.answer(WEB, TO_DB), 'local');
+});
+
+test('a connection that met the heir of an address is not taken for one whose source was rewritten', async (t) => {
+  const world = await setUp();
+  const masqueraded = { cookie: WEB, reason: 'masqueraded', client: at('10.0.0.1', 40_000), server: TO_DB };
+  const heir = { ...dbPod, uid: 'heir', name: 'heir-0' };
+  world.path.request(WEB, TO_DB);
+  world.path.podChanged(dbPod, DB, 'left');
+  world.enrol(heir, 9n as never);
+  await world.update({ removed: [db.uid], workloads: [workloadOf(heir)] });
+  world.kernel.tell(masqueraded);
+  world.clock.advance(50);
+  world.path.request(WEB, TO_DB);
+  t.is(world.kernel.answer(WEB, TO_DB), 'local', 'the change was known first');
+});
+
+test('a pair that was marked before the heir of an address was known does not mark the heir', async (t) => {
+  const world = await setUp();
+  const heir = { ...dbPod, uid: 'heir', name: 'heir-0' };
+  world.path.request(WEB, TO_DB);
+  world.kernel.tell({ cookie: WEB, reason: 'masqueraded', client: at('10.0.0.1', 40_000), server: TO_DB });
+  world.clock.advance(50);
+  world.path.podChanged(dbPod, DB, 'left');
+  world.enrol(heir, 9n as never);
+  await world.update({ removed: [db.uid], workloads: [workloadOf(heir)] });
+  world.path.request(WEB, TO_DB);
+  t.is(world.kernel.answer(WEB, TO_DB), 'local');
+});
+
+test('of each source 256 pairs are remembered, whatever others do', (t) => {
+  const pairs = new MasqueradedPairs({ now: () => 0 });
+  const address = addressOf('10.0.0.2');
+  pairs.add(CLI, DB, address);
+  for (let to = 1; to <= 300; to += 1) pairs.add(WEB, BigInt(to) as never, address);
+  t.true(pairs.has(CLI, DB, address));
+  t.false(pairs.has(WEB, 44n as never, address));
+  t.true(pairs.has(WEB, 45n as never, address));
+});
+
+test('what pods can make happen is told ten times a second, and counted exactly', async (t) => {
+  const rehearsal = { ...onlyFor('cli'), dryRun: true };
+  const world = await setUp({ policies: [rehearsal] });
+  for (let port = 1; port <= 30; port += 1) world.kernel.end(ended({ client: at('10.0.0.1', port) }));
+  world.clock.advance(1_000);
+  t.is(world.told('policy dry run').length, 10);
+  t.deepEqual(world.told('policy dry run: more of them'), [{ count: 20 }]);
+  t.deepEqual(world.path.totals().dryRun, { denies: 30, allows: 0 });
+});
+
+for (const reason of ['flow_forbidden', 'flow_unrecorded'])
+  test(`all flows of a pod are judged again when ${reason} found no room in the ring`, async (t) => {
+    const world = await setUp({ policies: [onlyFor('cli')] });
+    const [forbidden, plain, allowed] = [
+      flow(),
+      flow({ kind: 'plain', source: 0n, client: at('192.0.2.9', 1234) }),
+      flow({ source: CLI, client: at('10.0.0.3', 40_000) }),
+    ];
+    for (const each of [forbidden, plain, allowed]) world.kernel.begin(each);
+    world.clock.advance(1_000);
+    t.deepEqual(world.kernel.destroyed, []);
+    world.kernel.lose({ cookie: DB, reason, client: forbidden.client, server: TO_DB });
+    world.clock.advance(1_000);
+    t.deepEqual(world.kernel.destroyed, [forbidden, plain]);
+    world.clock.advance(1_000);
+    world.kernel.calls.length = 0;
+    world.clock.advance(10_000);
+    t.false(world.kernel.calls.includes('flows 0'), 'once');
+  });
+
+test('events that are heard, or were counted before the start, are not taken for lost', async (t) => {
+  const world = new World();
+  const event = { cookie: DB, reason: 'flow_forbidden', client: at('192.0.2.9', 1), server: TO_DB };
+  world.kernel.lose(event, event);
+  world.path.start();
+  world.enrol(dbPod, DB);
+  world.path.podsKnown();
+  await world.update({ complete: true, workloads: [db] });
+  world.kernel.tell(event, event);
+  world.clock.advance(5_000);
+  t.deepEqual(
+    world.log.entries.filter(({ message }) => message.startsWith('the kernel had no room')),
+    [],
+  );
 });
 
 test('a flow that was established by a void verdict is decided again', async (t) => {
@@ -720,6 +974,37 @@ for (const [title, changes] of [
     t.is(world.kernel.services.size, 0);
   });
 
+for (const [title, change] of [
+  ['removed', { removed: ['shop/web.shop.svc.cluster.local'] }],
+  ['no longer seen by everybody', { services: [{ ...shop, visibility: 'namespace' }] }],
+  [
+    'given a waypoint',
+    {
+      services: [
+        {
+          ...shop,
+          waypoint: { destination: { kind: 'hostname', namespace: 'shop', hostname: 'wp' }, hboneMtlsPort: 15008 },
+        },
+      ],
+    },
+  ],
+] as const)
+  test(`a service that is ${title} is the tunnel's in the turn of the change, however much there is to write`, async (t) => {
+    const others = Array.from({ length: 4_000 }, (_, index) =>
+      service({
+        name: `s${index}`,
+        addresses: [{ network: '', address: addressOf(`10.97.${index >> 8}.${index & 255}`) }],
+      }),
+    );
+    const world = await setUp({ services: [shop], workloads: [web, backend('a', '10.2.0.1')] });
+    t.truthy(endpointsAt(world));
+    const update = meshUpdate({ ...change, services: [...others, ...('services' in change ? change.services : [])] });
+    const done = world.path.apply(update, () => world.model.apply(update));
+    t.is(endpointsAt(world), undefined);
+    await done;
+    t.is(endpointsAt(world), undefined);
+  });
+
 test('leaves an address that two services have to the tunnel, and takes it when one is left', async (t) => {
   const other = service({ name: 'other' });
   const world = await setUp({ services: [shop], workloads: [web, backend('a', '10.2.0.1')] });
@@ -775,4 +1060,28 @@ test('a kernel that does not take the kubelet is told again', (t) => {
   world.clock.advance(500);
   t.is(world.kernel.kubelet?.cgroup, 7n);
   t.is(world.path.status().kubelet, '/a/kubelet');
+});
+
+test('the root of all control groups is nobody', (t) => {
+  const world = new World({ kubeletPaths: ['/a/kubelet.service'] });
+  world.groups.set('/a/kubelet.service', { cgroup: 7n, level: 2 });
+  world.path.start();
+  t.is(world.kernel.kubelet?.cgroup, 7n);
+  world.groups.set('/a/kubelet.service', { cgroup: 1n, level: 0 });
+  world.clock.advance(2_000);
+  t.is(world.kernel.kubelet, undefined);
+  t.is(world.path.status().kubelet, undefined);
+  t.is(world.log.entries.filter(({ level }) => level === 'error').length, 1);
+});
+
+test('a group that may hold others beside the kubelet is taken with a warning', (t) => {
+  const warnings = (path: string): number => {
+    const world = new World({ kubeletPaths: [path] });
+    world.groups.set(path, { cgroup: 7n, level: 1 });
+    world.path.start();
+    t.is(world.kernel.kubelet?.cgroup, 7n);
+    return world.log.entries.filter(({ level }) => level === 'warn').length;
+  };
+  t.is(warnings('/sys/fs/cgroup/kubelet.slice'), 1);
+  t.is(warnings('/sys/fs/cgroup/system.slice/kubelet.service'), 0);
 });

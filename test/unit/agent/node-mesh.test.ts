@@ -1,7 +1,13 @@
 import test from 'ava';
 import type { MeshFollower } from '../../../src/agent/index.ts';
 import { NodeMesh } from '../../../src/agent/node-mesh.ts';
-import { identityOf, type MeshUpdate, ReadModel, type SpiffeId } from '../../../src/mesh/index.ts';
+import {
+  type AuthorizationPolicy,
+  identityOf,
+  type MeshUpdate,
+  ReadModel,
+  type SpiffeId,
+} from '../../../src/mesh/index.ts';
 import { FakeClock } from '../../contract/fakes/clock.ts';
 import { FakeLog } from '../../contract/fakes/log.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
@@ -153,6 +159,15 @@ test('keeps everything while the source is away, and applies what has changed me
   t.deepEqual(tunnel.updates, [whole, meshUpdate({ removed: [db.uid] })]);
 });
 
+const sound: AuthorizationPolicy = {
+  namespace: 'shop',
+  name: 'sound',
+  scope: 'namespace',
+  action: 'deny',
+  rules: [],
+  dryRun: false,
+};
+
 test('its status says whether the source is there, what is known, and how the certificates stand', (t) => {
   const { source, certificates, clock, mesh, kernelPath } = setUp();
   mesh.start();
@@ -165,9 +180,11 @@ test('its status says whether the source is there, what is known, and how the ce
     services: 0,
     policies: 0,
     unknownPolicies: [],
+    partialPolicies: [],
     certificates: [],
   });
   source.publish(whole);
+  source.publish(meshUpdate({ policies: [sound, { ...sound, name: 'odd', partial: true }] }));
   kernelPath.unknownPolicies = ['shop/lost'];
   clock.advance(5_000);
   t.deepEqual(mesh.status(), {
@@ -177,8 +194,9 @@ test('its status says whether the source is there, what is known, and how the ce
     lastUpdate: '2026-01-01T00:00:00.000Z',
     workloads: 3,
     services: 1,
-    policies: 0,
+    policies: 2,
     unknownPolicies: ['shop/lost'],
+    partialPolicies: ['shop/odd'],
     certificates: [{ identity: identityOf(web), state: 'unavailable', lastError: 'the CA is away' }],
   });
   certificates.issue(identityOf(web), Date.UTC(2026, 0, 2));

@@ -13,7 +13,7 @@ import {
   type Workload,
 } from '../../../src/mesh/index.ts';
 import { PolicyBook } from '../../../src/policy/index.ts';
-import { backendsOf, directTo } from '../../../src/ztunnel/index.ts';
+import { backendsOf, directTo, isChosenFreely } from '../../../src/ztunnel/index.ts';
 import { FakeLog } from '../../contract/fakes/log.ts';
 import { meshUpdate, workload } from '../../contract/fakes/mesh.ts';
 import { FakePathKernel } from '../../contract/fakes/path-kernel.ts';
@@ -118,6 +118,7 @@ export class World {
     const routing: PathRouting = {
       directTo: (source, destination) => directTo(this.model, source, destination),
       backendsOf: (service, port, family, source) => backendsOf(this.model, costs, service, port, family, source),
+      isChosenFreely,
       activity: () => this.activity,
     };
     this.path = new KernelPath(

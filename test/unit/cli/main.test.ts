@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
@@ -24,6 +24,9 @@ function capture() {
   };
   return { written, output };
 }
+
+/** Where cgroup v2 is mounted on this machine. */
+const cgroupRoot = /^\S+ (\S+) cgroup2 /m.exec(readFileSync('/proc/self/mounts', 'utf8'))?.[1] ?? '/sys/fs/cgroup';
 
 const enrolment = [
   '--uid',
@@ -56,6 +59,11 @@ for (const [title, args, sentence] of [
     /absolute path/,
   ],
   ['a kubelet without a mesh', ['agent', '--kubelet-cgroup', '/k'], /--kubelet-cgroup needs --control/],
+  [
+    'a kubelet whose group is the root of all',
+    ['agent', '--node', 'n1', '--control', '/x.sock', '--kubelet-cgroup', cgroupRoot],
+    /is the root of all control groups/,
+  ],
   ['a drain that is no time', ['agent', '--drain', '1m'], /number of seconds/],
   ['a PING at no interval', ['agent', '--ping-interval', '0'], /from 0\.1 to 1728000 seconds/],
   ['a life too short to be renewed', ['control', '--certificate-life', '4'], /whole number from 5 to 7776000/],
@@ -197,6 +205,7 @@ test('the status table says what is known of the mesh, and which certificates th
     services: 3,
     policies: 2,
     unknownPolicies: ['shop/lost'],
+    partialPolicies: ['shop/odd'],
     certificates: [],
   };
   const unknown = formatStatus({ ...status, mesh });
@@ -220,6 +229,7 @@ test('the status table says what is known of the mesh, and which certificates th
   const one = formatStatus({ ...status, mesh: { ...mesh, lastUpdate: 'now', workloads: 1, services: 1, policies: 1 } });
   t.regex(one, /^1 workload, 1 service and 1 policy, last update now$/m);
   t.regex(one, /^policy shop\/lost is not known/m);
+  t.regex(one, /^policy shop\/odd denies more, or allows less, than is written in it/m);
   t.regex(known, /^12 workloads, 3 services and 2 policies, last update 2026-01-01T00:00:05\.000Z$/m);
   t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/web +available +2026-01-02T00:00:00\.000Z$/m);
   t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/db +unavailable +- +the CA is away$/m);

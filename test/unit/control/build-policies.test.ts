@@ -183,6 +183,13 @@ for (const [rule, text] of l7) {
   });
 }
 
+test('agents are told of which policies something has been left out', (t) => {
+  t.is(policy()?.partial, undefined);
+  t.is(policy('rules: [{to: [{operation: {methods: [GET]}}]}]')?.partial, true);
+  t.is(policy('action: DENY', 'rules: [{from: [{source: {ipBlocks: [everywhere]}}]}]')?.partial, true);
+  t.is(policyOf(build(authorizationPolicy({ annotations: '{istio.io/dry-run: "yes"}' })))?.partial, true);
+});
+
 test('an ALLOW of which no rule is left is still told, and allows nothing', (t) => {
   const mesh = build(authorizationPolicy({ spec: ['rules: [{to: [{operation: {paths: [/a], ports: ["80"]}}]}]'] }));
   t.like(policyOf(mesh), { action: 'allow', rules: [] });
