@@ -32,7 +32,7 @@
  * - `Lab.create(title?, { lockWaitMs?, shared? })`, `lab.node(name)`, `lab.link(a, b, { delayMs?, lossPercent?, rateMbit? })`,
  *   `lab.capture(link | pod | node, interface?)`, `lab.control({ manifests? | directory? })`, `lab.dispose()`; `lab.id`, `.nodes`, `.links`, `.cgroup`, `.bpffs`, `.directory`.
  *   `furnish(lab, steps)` goes on with a lab, and removes it if that fails.
- * - node: `.pod(name, { ipv4?, ipv6?, namespace?, serviceAccount? })`, `.run(argv, options?)`, `.exec(argv, options?)` (host
+ * - node: `.pod(name, { ipv4?, ipv6?, namespace?, serviceAccount?, addressesOf? })`, `.run(argv, options?)`, `.exec(argv, options?)` (host
  *   network), `.agent(options?)`, `.sysctl(values)`; `.netns`, `.cgroup`, `.bpffs`, `.runDirectory`, `.ipv4`, `.ipv6`, `.podCidrs`, `.pods`.
  * - pod: `.run(argv, options?)`, `.exec(argv, options?)`, `.request(changes?)` (as `enrol` takes it), `.sysctl(values)`, `.delete()`;
  *   `.netns`, `.cgroup`, `.addresses`, `.ipv4`, `.ipv6`, `.uid`, `.identity`, `.name`, `.node`.

@@ -15,6 +15,8 @@ export interface PodOptions {
   namespace?: string;
   /** Default: `default`. */
   serviceAccount?: string;
+  /** It gets this pod's addresses, as after its end. Default: addresses of its own. */
+  addressesOf?: LabPod;
 }
 
 /** A pod as the agent's `enrol` takes it. */
@@ -55,8 +57,11 @@ export class LabPod implements Place {
     this.nodeInterface = `veth${ordinal}`;
     this.#namespace = options.namespace ?? 'default';
     this.#serviceAccount = options.serviceAccount ?? 'default';
-    const { ipv4 = true, ipv6 = true } = options;
-    this.addresses = [...(ipv4 ? [node.ipv4Of(ordinal)] : []), ...(ipv6 ? [node.ipv6Of(ordinal)] : [])];
+    const { ipv4 = true, ipv6 = true, addressesOf } = options;
+    this.addresses = addressesOf?.addresses ?? [
+      ...(ipv4 ? [node.ipv4Of(ordinal)] : []),
+      ...(ipv6 ? [node.ipv6Of(ordinal)] : []),
+    ];
   }
 
   /** Its IPv4 address. Throws if it has none. */

@@ -21,9 +21,9 @@ export class Held {
     this.#app = app;
   }
 
-  /** Opens them, and waits until a word has gone through each, there and back. */
-  static async open(from: LabPod, to: readonly string[], count: number): Promise<Held> {
-    const app = from.run(apps.hold({ count, to, rate: 500 }));
+  /** Opens them, `rate` in a second, and waits until a word has gone through each, there and back. */
+  static async open(from: LabPod, to: readonly string[], count: number, rate = 500): Promise<Held> {
+    const app = from.run(apps.hold({ count, to, rate }));
     const { open, errors } = await app.json({ event: 'held' }, hangMs);
     if (open !== count) throw new Error(`${open} of ${count} are open: ${JSON.stringify(errors)}`);
     const held = new Held(app);
