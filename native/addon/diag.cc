@@ -38,6 +38,12 @@ struct Request {
 };
 static_assert(sizeof(Request) == sizeof(nlmsghdr) + sizeof(inet_diag_req_v2));
 
+// The app's socket is gone; what is left only keeps its addresses from being used again.
+bool is_open(uint8_t state)
+{
+	return state != 0 && state != TCP_TIME_WAIT;
+}
+
 struct Found {
 	uint8_t state = 0; // 0: there is none
 	uint64_t cookie = 0;
@@ -95,7 +101,7 @@ class Diagnosis
 		if (send(netlink_.get(), &request, sizeof(request), 0) < 0)
 			throw_errno(env_, errno, "send", "NETLINK_SOCK_DIAG");
 		bool supported = false;
-		receive(1, 1, [&](size_t, const nlmsghdr &) { supported = true; });
+		receive(1, 1, [&](size_t, const nlmsghdr &, int error) { supported = error == 0; });
 		if (!supported)
 			throw_errno(env_, EOPNOTSUPP, "sock_diag", "NETLINK_SOCK_DIAG", "The kernel has no tcp_diag.");
 	}
@@ -104,7 +110,8 @@ class Diagnosis
 	std::vector<Found> find(const std::vector<Wanted> &wanted)
 	{
 		std::vector<Found> found(wanted.size());
-		ask(wanted, SOCK_DIAG_BY_FAMILY, 0, [&](size_t index, const nlmsghdr &header) {
+		ask(wanted, SOCK_DIAG_BY_FAMILY, 0, [&](size_t index, const nlmsghdr &header, int error) {
+			keep_failure(error);
 			if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY ||
 				header.nlmsg_len < NLMSG_LENGTH(sizeof(inet_diag_msg)))
 				return;
@@ -115,19 +122,44 @@ class Diagnosis
 			found[index].state = told.idiag_state;
 			found[index].cookie = told.id.idiag_cookie[0] | uint64_t(told.id.idiag_cookie[1]) << 32;
 		});
+		throw_failure();
 		return found;
 	}
 
-	// True for each that has been destroyed.
+	// True for each that has been destroyed. Of a failure is told when all have had their turn.
 	std::vector<bool> destroy(const std::vector<Wanted> &wanted)
 	{
 		std::vector<bool> destroyed(wanted.size(), false);
-		ask(wanted, SOCK_DESTROY, NLM_F_ACK, [&](size_t index, const nlmsghdr &) { destroyed[index] = true; });
+		std::vector<Wanted> refused;
+		ask(wanted, SOCK_DESTROY, NLM_F_ACK, [&](size_t index, const nlmsghdr &, int error) {
+			destroyed[index] = error == 0;
+			if (error == EOPNOTSUPP)
+				refused.push_back(wanted[index]);
+			else
+				keep_failure(error);
+		});
+		// Old kernels say so of a socket in TIME_WAIT, and kernels without CONFIG_INET_DIAG_DESTROY of each.
+		for (const Found &found : find(refused))
+			keep_failure(is_open(found.state) ? EOPNOTSUPP : 0);
+		throw_failure();
 		return destroyed;
 	}
 
       private:
-	// `answered`: for each to which the kernel did not say that there is none.
+	// That there is no such socket is none.
+	void keep_failure(int error)
+	{
+		if (failure_ == 0 && error != ENOENT)
+			failure_ = error;
+	}
+
+	void throw_failure()
+	{
+		if (failure_ != 0)
+			throw_errno(env_, failure_, "sock_diag", "NETLINK_SOCK_DIAG");
+	}
+
+	// `answered`: for each, with the error in its answer; 0: none.
 	template <typename Answered>
 	void ask(const std::vector<Wanted> &wanted, uint16_t type, uint16_t flags, Answered answered)
 	{
@@ -163,27 +195,22 @@ class Diagnosis
 			const auto *header = reinterpret_cast<const nlmsghdr *>(places[i].iov_base);
 			if (!NLMSG_OK(header, messages[i].msg_len) || header->nlmsg_seq >= asked)
 				throw_errno(env_, EPROTO, "recvmmsg", "NETLINK_SOCK_DIAG");
-			if (!is_refusal(*header))
-				answered(header->nlmsg_seq, *header);
+			answered(header->nlmsg_seq, *header, error_in(*header));
 		}
 		return static_cast<size_t>(count);
 	}
 
-	// The kernel says that there is no such socket. Other errors are thrown.
-	bool is_refusal(const nlmsghdr &header)
+	static int error_in(const nlmsghdr &header)
 	{
 		if (header.nlmsg_type != NLMSG_ERROR)
-			return false;
+			return 0;
 		nlmsgerr told;
 		std::memcpy(&told, NLMSG_DATA(&header), sizeof(told));
-		if (told.error == 0)
-			return false;
-		if (told.error == -ENOENT)
-			return true;
-		throw_errno(env_, told.error, "sock_diag", "NETLINK_SOCK_DIAG");
+		return -told.error;
 	}
 
 	Napi::Env env_;
+	int failure_ = 0;
 	Fd netlink_;
 	alignas(nlmsghdr) std::array<uint8_t, batch * answer_bytes> room_;
 };
@@ -214,7 +241,7 @@ std::vector<bool> destroy_connections(Diagnosis &diagnosis, const std::vector<Wa
 	}
 	std::vector<Found> found = diagnosis.find(unknown);
 	for (size_t i = 0; i < unknown.size(); i++) {
-		if (found[i].state == 0)
+		if (!is_open(found[i].state))
 			continue;
 		unknown[i].cookie = found[i].cookie;
 		known.push_back(unknown[i]);

@@ -132,7 +132,8 @@ export function socketOption(fd: number, level: number, option: number, value: U
  *   order), 2 bytes that do not matter, the same of the remote end, and the socket's cookie (8 bytes; 0: not known).
  *   Without a cookie no listener is meant, though the kernel would give it such a packet.
  * @returns a byte for each. find: its TCP state (enum of net/tcp_states.h, 6: TIME_WAIT), 0: there is none. destroy: 1 if
- *   it was destroyed, 0 if there is none.
+ *   it was destroyed, 0 if there is none, or only what is left of it in TIME_WAIT (some kernels destroy that too, if its
+ *   cookie is given). A failure of one is thrown when all have had their turn.
  */
 export function sockDiag(netnsFd: number | undefined, verb: 'find' | 'destroy', sockets: Uint8Array): Uint8Array;
 /**

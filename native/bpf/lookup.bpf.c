@@ -118,12 +118,13 @@ static __always_inline int there_is_a_kubelet(void)
 	return whose && whose->cgroup;
 }
 
-/* May plaintext go straight to the app, whoever sends it? Counted when it is established. */
+/* May plaintext go straight to the app, whoever sends it? Counted when it is established. That all ports are open is
+ * said of the app's: AGENT_PORT_DNS is none, and the agent's others do not come here. */
 static __always_inline int plaintext_passes(const struct pod *pod, __u16 port)
 {
 	__u64 netns = pod_netns;
 
-	if (!(pod->flags & POD_KERNEL_PATH) || !port_is_open(netns, port))
+	if (port == AGENT_PORT_DNS || !(pod->flags & POD_KERNEL_PATH) || !port_is_open(netns, port))
 		return 0;
 	if (!heartbeat_is_fresh()) {
 		reason_count(netns, REASON_HEARTBEAT_OLD);
@@ -160,7 +161,7 @@ int on_sk_lookup(struct bpf_sk_lookup *ctx)
 	 * such sources do not get here: the kernel drops loopback sources, and IPv4 packets that claim to come from the
 	 * pod itself. For IPv6 it does not, but the answer to such a packet never leaves the pod. */
 	inside = ctx->ingress_ifindex == LOOPBACK_IFINDEX || address_is_loopback(&connection.client.address) ||
-		 pod_has_address(pod, &connection.client.address);
+		 pod_owns(pod_netns, pod, &connection.client.address);
 	if (inside) {
 		handover = bpf_map_lookup_elem(&handovers, &connection);
 		if (handover && handover->peer.kind == PEER_ASKED)
@@ -173,7 +174,7 @@ int on_sk_lookup(struct bpf_sk_lookup *ctx)
 		return listener_assign(ctx, pod, &connection, AGENT_PORT_HBONE);
 	if (port_is_agents(connection.server.port))
 		return refuse(&connection, REASON_NO_HANDOVER);
-	if (pod->flags & POD_WITHDRAWING)
+	if (pod_is_withdrawing(pod_netns, pod))
 		return SK_PASS;
 	if ((pod->flags & POD_KERNEL_PATH) || there_is_a_kubelet()) {
 		approval = approval_judge(&connection);

@@ -4,6 +4,7 @@
  * accepted one, and keeps the book of flows on the kernel path. TCP_CONNECT_CB runs when the source port is chosen and
  * before the SYN leaves; PASSIVE_ESTABLISHED_CB before accept() can return the socket.
  */
+#include "alarm.h"
 #include "epoch.h"
 #include "handover.h"
 #include "host.h"
@@ -82,7 +83,7 @@ static __always_inline void flow_begin(
 	}
 	if (!flow_enter(&connection, &flow)) {
 		bpf_sk_storage_delete(&plans, sk);
-		reason_report(flow_payer(flow.kind, flow.source, flow.destination), REASON_FLOW_UNRECORDED,
+		alarm_raise(flow_payer(flow.kind, flow.source, flow.destination), REASON_FLOW_UNRECORDED,
 			&connection.client, &connection.server);
 		return;
 	}
@@ -127,7 +128,7 @@ static __always_inline void flow_connected(struct bpf_sock_ops *ctx, struct bpf_
 	if (plan->kind == FLOW_OUTSIDE) {
 		flow->state = FLOW_ESTABLISHED;
 		if (!epoch_is(source, flow->source_epoch) || !epoch_is(NETNS_OUTSIDE, flow->destination_epoch))
-			reason_report(source, REASON_FLOW_FORBIDDEN, &connection.client, &connection.server);
+			alarm_raise(source, REASON_FLOW_FORBIDDEN, &connection.client, &connection.server);
 		return;
 	}
 	pod = pod_find(destination);
@@ -137,7 +138,7 @@ static __always_inline void flow_connected(struct bpf_sock_ops *ctx, struct bpf_
 	 * it for plaintext from anyone, and it is no flow of the kernel path. */
 	flow_leave(&connection, flow_payer(plan->kind, source, destination));
 	bpf_sk_storage_delete(&plans, sk);
-	reason_report(source ? source : destination, REASON_MASQUERADED, &connection.client, &connection.server);
+	alarm_raise(source ? source : destination, REASON_MASQUERADED, &connection.client, &connection.server);
 }
 
 /* The server's side of what the connect hook has planned. True if that is what this is. */
@@ -152,7 +153,7 @@ static __always_inline int flow_arrived(struct bpf_sock_ops *ctx, const struct c
 	if (flow->kind == FLOW_PROBE)
 		reason_count(connection->netns, REASON_HOST_PROBE);
 	else if (!epoch_is(flow->source, flow->source_epoch) || !epoch_is(flow->destination, flow->destination_epoch))
-		reason_report(connection->netns, REASON_FLOW_FORBIDDEN, &connection->client, &connection->server);
+		alarm_raise(connection->netns, REASON_FLOW_FORBIDDEN, &connection->client, &connection->server);
 	return 1;
 }
 
@@ -175,13 +176,13 @@ static __always_inline void flow_accept(
 		flow.destination_epoch = plan.destination_epoch = *epoch;
 	if (!bpf_sk_storage_get(&plans, sk, &plan, BPF_SK_STORAGE_GET_F_CREATE) || !flow_enter(connection, &flow)) {
 		bpf_sk_storage_delete(&plans, sk);
-		reason_report(netns, REASON_FLOW_UNRECORDED, &connection->client, &connection->server);
+		alarm_raise(netns, REASON_FLOW_UNRECORDED, &connection->client, &connection->server);
 		return;
 	}
 	reason_count(netns, REASON_DIRECT_PLAIN);
 	/* After the entry, so that what the agent closes from now on is in its list. */
 	if (!(pod->flags & POD_KERNEL_PATH) || !port_is_open(netns, connection->server.port))
-		reason_report(netns, REASON_FLOW_FORBIDDEN, &connection->client, &connection->server);
+		alarm_raise(netns, REASON_FLOW_FORBIDDEN, &connection->client, &connection->server);
 	close_watch(ctx);
 }
 
@@ -201,14 +202,14 @@ static __always_inline void accept_established(
 		handover_forget(&connection);
 		return;
 	}
-	if (client_is_inside(sk, pod, &connection.client.address))
+	if (client_is_inside(sk, netns, pod, &connection.client.address))
 		return;
 	if (bpf_sk_storage_get(&owned, sk, 0, 0)) {
 		if (connection.server.port != AGENT_PORT_HBONE)
 			reason_count(netns, REASON_CAPTURED_INBOUND);
 		return;
 	}
-	if (flow_arrived(ctx, &connection) || (pod->flags & POD_WITHDRAWING))
+	if (flow_arrived(ctx, &connection) || pod_is_withdrawing(netns, pod))
 		return;
 	if ((pod->flags & POD_EXCLUDES_INBOUND) &&
 		pod_excludes(netns, DIRECTION_INBOUND, connection.server.port, &connection.client.address))

@@ -67,6 +67,10 @@ export class SocketLists {
     list.add(key, end, cookie);
   }
 
+  get namespaces(): Iterable<Namespace> {
+    return this.#lists.keys();
+  }
+
   /**
    * @param failures takes what failed: one namespace does not keep the others waiting
    * @returns how many were there

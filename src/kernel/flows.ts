@@ -66,11 +66,15 @@ export interface FlowPods {
   countSweptFlows(cookie: NetnsCookie, count: number): void;
 }
 
+/** So many that could not be ended are tried again; beyond that the oldest are not. */
+const mostFailed = 4096;
+
 /** The connections on the kernel path: who they are, and how they are ended. */
 export class Flows {
   readonly #map: BpfMap;
   readonly #pods: FlowPods;
   readonly #endpoints = new EndpointReader();
+  #failed: readonly KernelFlow[] = [];
 
   constructor(map: BpfMap, pods: FlowPods) {
     this.#map = map;
@@ -109,10 +113,10 @@ export class Flows {
   /**
    * Ends these flows: resets both of their sockets, as far as they are in namespaces that this process knows, and takes back
    * what the kernel has not taken back itself (approvals whose SYN is under way, sockets whose end nobody reported). Those of
-   * which it knows no namespace stay, and stay listed.
+   * which it knows no namespace stay, and stay listed. So do those of a namespace that fails, until `retry`.
    *
    * @returns how many sockets were ended
-   * @throws KernelError KERNEL_REFUSED when the sockets of a namespace could not be ended; those of others are
+   * @throws KernelError KERNEL_REFUSED when several namespaces were asked and each has failed
    */
   destroy(flows: readonly KernelFlow[]): number {
     // The client's first: its end is what the kernel records.
@@ -128,10 +132,27 @@ export class Flows {
     const failures = new Map<Namespace, unknown>();
     const destroyed = clients.destroy(failures) + servers.destroy(failures);
     this.#withdraw(flows, keys, failures);
+    if (failures.size === 0) return destroyed;
+    this.#failed = [...this.#failed, ...flows.filter((flow) => this.#hasFailed(flow, failures))].slice(-mostFailed);
     const [failure] = failures.values();
-    if (failure !== undefined)
-      throw new KernelError('KERNEL_REFUSED', 'the kernel did not end all connections: see the cause', failure);
+    if (failures.size > 1 && failures.size === new Set([...clients.namespaces, ...servers.namespaces]).size)
+      throw new KernelError('KERNEL_REFUSED', 'the kernel did not end any connection: see the cause', failure);
     return destroyed;
+  }
+
+  /** Ends what `destroy` could not. Of what fails once more it has told already. */
+  retry(): void {
+    const failed = this.#failed;
+    this.#failed = [];
+    try {
+      if (failed.length > 0) this.destroy(failed);
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error;
+    }
+  }
+
+  #hasFailed(flow: KernelFlow, failures: ReadonlyMap<Namespace | undefined, unknown>): boolean {
+    return failures.has(this.#clientNamespace(flow)) || failures.has(this.#serverNamespace(flow));
   }
 
   #clientNamespace({ kind, source }: KernelFlow): Namespace | undefined {

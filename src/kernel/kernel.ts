@@ -37,6 +37,8 @@ export interface ReasonCount {
 
 /** A hand-over that nobody has taken for so long is lost: longer than the kernel retries a SYN (about 127 s). */
 const handoverMaxAgeNs = 150_000_000_000n;
+/** As many as a pod may have handshakes under way beyond its limit, several times over. */
+const alarmsPerCall = 4096;
 /** A full map takes a while to read: not each time that somebody asks. */
 const sweepIntervalNs = 30_000_000_000n;
 
@@ -45,6 +47,7 @@ export class Kernel {
   readonly #programs: Programs;
   readonly #tables: Tables;
   readonly #pods: Pods;
+  readonly #alarms: Events;
   readonly #events: Events;
   readonly #path: PathTables;
   readonly #signals: Signals;
@@ -64,6 +67,7 @@ export class Kernel {
       workers: options.workers,
       ...(options.backlog === undefined ? {} : { backlog: options.backlog }),
     });
+    this.#alarms = new Events(maps.alarms);
     this.#events = new Events(maps.events);
     this.#signals = new Signals(maps.heartbeat, maps.kubelet);
     const pods = {
@@ -122,8 +126,9 @@ export class Kernel {
     });
   }
 
+  /** Some of those since the last call; none: there are no more. First those that the agent must act on. */
   events(): KernelEvent[] {
-    return this.#events.read();
+    return [...this.#alarms.read(alarmsPerCall), ...this.#events.read()];
   }
 
   /** Deletes hand-overs that were lost, counters of nobody's, and pods of an earlier agent whose namespace is gone. */
@@ -200,9 +205,9 @@ export class Kernel {
   /**
    * Ends flows: resets both of their sockets, as far as they are on this node, and takes back the approval of one that is not
    * established. Returns how many sockets were ended. Of pods that this process has not prepared yet the established ones
-   * stay, and stay listed.
+   * stay, and stay listed. So do those of a pod whose sockets could not be ended; they are tried again by `sweepFlows`.
    *
-   * @throws KernelError KERNEL_REFUSED when the sockets of some pod could not be ended; those of others are
+   * @throws KernelError KERNEL_REFUSED when of several pods no socket could be ended
    */
   destroyFlows(flows: readonly KernelFlow[]): number {
     return this.#flows.destroy(flows);
@@ -213,8 +218,12 @@ export class Kernel {
     return this.#flowRecords.read();
   }
 
-  /** Deletes flows whose end nobody reported. Looks at 512 of them in a call. Returns how many were deleted. */
+  /**
+   * Deletes flows whose end nobody reported, and tries again to end what could not be. Looks at 512 of them in a call. Returns
+   * how many were deleted.
+   */
   sweepFlows(): number {
+    this.#flows.retry();
     return this.#flowSweep.run();
   }
 
@@ -231,6 +240,7 @@ export class Kernel {
   /** Closes what this process holds. What is pinned stays and keeps refusing: failure is closed. */
   dispose(): void {
     this.#pods.dispose();
+    this.#alarms.close();
     this.#events.close();
     this.#flowRecords.close();
     this.#programs.close();

@@ -59,6 +59,7 @@ export const mapNames = [
   'services',
   'addresses',
   'flow_records',
+  'alarms',
   'cgroups',
 ] as const;
 export type MapName = (typeof mapNames)[number];

@@ -6,11 +6,10 @@ import { encodeKubelet } from '../gen/layout.ts';
 import { u32 } from './bytes.ts';
 import { errnoOf } from './errors.ts';
 
-/** A control group, as the kernel compares a process' group with it. */
 export interface ControlGroup {
-  /** Its id: the inode of its directory. */
+  /** Its id: the inode of its directory. The kernel looks for it among a process' group and all above it. */
   readonly cgroup: bigint;
-  /** How deep it lies in the hierarchy; the root: 0. */
+  /** How deep it lies below what is mounted of the hierarchy. 0: all that can be seen is in it. */
   readonly level: number;
 }
 
@@ -36,32 +35,27 @@ export class Signals {
 
   /** Undefined: nobody's probes are let in. */
   setKubelet(group: ControlGroup | undefined): void {
-    addon.mapUpdate(this.#kubelet, first, encodeKubelet(group ?? { cgroup: 0n, level: 0 }));
+    addon.mapUpdate(this.#kubelet, first, encodeKubelet({ cgroup: group?.cgroup ?? 0n }));
   }
 }
 
 /** CGROUP2_SUPER_MAGIC of linux/magic.h */
 const cgroupFileSystem = 0x63677270;
-/** Of the hierarchy's root. */
-const rootInode = 1n;
 
 /**
- * The control group (v2) at a path. Its level is counted up to the hierarchy's root, so that root must be mounted: below the
- * mount of a part of the hierarchy nothing is found.
+ * The control group (v2) at a path. Its id is the same whichever part of the hierarchy is mounted, as in a container that has
+ * a control group namespace of its own.
  *
  * @returns undefined when there is none
  */
 export function findControlGroup(path: string): ControlGroup | undefined {
   try {
     let folder = realpathSync(path);
-    if (statfsSync(folder).type !== cgroupFileSystem) return undefined;
+    if (statfsSync(folder).type !== cgroupFileSystem || !statSync(folder).isDirectory()) return undefined;
     const { ino: cgroup, dev } = statSync(folder, { bigint: true });
-    for (let level = 0, inode = cgroup; ; level += 1) {
-      if (inode === rootInode) return { cgroup, level };
+    for (let level = 0; ; level += 1) {
       folder = dirname(folder);
-      const above = statSync(folder, { bigint: true });
-      if (above.dev !== dev) return undefined;
-      inode = above.ino;
+      if (statSync(folder, { bigint: true }).dev !== dev) return { cgroup, level };
     }
   } catch (error) {
     if (['ENOENT', 'ENOTDIR', 'ENODEV'].includes(errnoOf(error) ?? '')) return undefined;

@@ -113,7 +113,7 @@ test.serial('a probe’s approval asks for no epoch and no heartbeat, and expire
   const { scene } = t.context;
   const [to = ''] = scene.server.pod.addresses;
   scene.neverBeaten();
-  scene.setKubelet(1n, 1);
+  scene.setKubelet(1n);
   const probe = { kind: flowKind.PROBE, source: 0n, sourceEpoch: 0n, destinationEpoch: 0n };
   const live = arriving(scene, to, port());
   scene.approve(live.connection, probe);

@@ -167,8 +167,8 @@ export abstract class PathMaps {
     addon.mapUpdate(this.map('excluded_ports'), key, Uint8Array.of(1));
   }
 
-  setKubelet(cgroup: bigint, level: number): void {
-    addon.mapUpdate(this.map('kubelet'), u32(0), encodeKubelet({ cgroup, level }));
+  setKubelet(cgroup: bigint): void {
+    addon.mapUpdate(this.map('kubelet'), u32(0), encodeKubelet({ cgroup }));
   }
 
   /** An approval by hand, as sockops writes it. */

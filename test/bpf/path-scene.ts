@@ -186,7 +186,7 @@ export class PathScene extends PathMaps implements AsyncDisposable {
       );
     }
     this.setEpoch(0n, 1n);
-    this.setKubelet(0n, 0);
+    this.setKubelet(0n);
     this.beat(-3600n * second);
     this.records();
     this.events();

@@ -20,10 +20,10 @@ enum capture {
 };
 
 /* Loopback, unspecified, the pod's own addresses, IPv6 link-local. */
-static __always_inline int destination_is_left_alone(const struct pod *pod, const struct address *address)
+static __always_inline int destination_is_left_alone(__u64 netns, const struct pod *pod, const struct address *address)
 {
 	return address_is_loopback(address) || address_is_unspecified(address) || address_is_link_local_v6(address) ||
-	       pod_has_address(pod, address);
+	       pod_owns(netns, pod, address);
 }
 
 /* Blocks of ports on the pod's own address, by the first port and how many are used. */
@@ -84,9 +84,9 @@ static __always_inline __u16 target_port_on_own(__u32 hash, __u16 source_port)
  * kernel routes them by the interface of arrival, which is the pod's), so the agent would not learn of a client that
  * has gone.
  *
- * False if the namespace's range of source ports leaves no port for this.
+ * False if the namespace's range of source ports leaves no port for this, or the address has just left the pod.
  */
-static __always_inline int target_choose(struct intent *intent, const struct address *own, int by_device)
+static __always_inline int target_choose(__u64 netns, struct intent *intent, const struct address *own, int by_device)
 {
 	int v4 = address_is_v4(&intent->destination.address);
 	__u32 hash = endpoint_hash(&intent->destination);
@@ -105,10 +105,14 @@ static __always_inline int target_choose(struct intent *intent, const struct add
 		intent->target.port = AGENT_PORT_OUTBOUND;
 		return 1;
 	}
-	if (own)
+	if (own) {
 		intent->target.address = *own;
-	else
+		/* Another pod's, read from a reused element, would lead out of this one. */
+		if (!pod_has_address(pod_find(netns), &intent->target.address))
+			return 0;
+	} else {
 		address_set_words(&intent->target.address, 0, 0, 0, bpf_htonl(1));
+	}
 	intent->target.port = target_port_on_own(hash, intent->source.port);
 	return intent->target.port != 0;
 }
@@ -131,10 +135,10 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 	if (bpf_sk_storage_get(&owned, ctx->sk, 0, 0))
 		return CAPTURE_NONE;
 	asked_forget(ctx);
-	if (pod->flags & POD_WITHDRAWING)
+	if (pod_is_withdrawing(netns, pod))
 		return CAPTURE_NONE;
 	caller_remember(netns);
-	if (destination_is_left_alone(pod, &intent->destination.address))
+	if (destination_is_left_alone(netns, pod, &intent->destination.address))
 		return CAPTURE_NONE;
 	if ((pod->flags & POD_EXCLUDES_OUTBOUND) &&
 		pod_excludes(netns, DIRECTION_OUTBOUND, intent->destination.port, &intent->destination.address)) {
@@ -165,7 +169,7 @@ static __always_inline enum capture capture_decide(struct bpf_sock_addr *ctx, st
 		verdict_refuse(netns, REASON_NO_MEMORY, ERRNO_NOMEM, &intent->source, &intent->destination);
 		return CAPTURE_REFUSED;
 	}
-	if (!target_choose(intent, own, peer.flags & PEER_BOUND_DEVICE)) {
+	if (!target_choose(netns, intent, own, peer.flags & PEER_BOUND_DEVICE)) {
 		verdict_refuse(netns, REASON_NO_ADDRESS, ERRNO_ADDRNOTAVAIL, &intent->source, &intent->destination);
 		return CAPTURE_REFUSED;
 	}

@@ -19,14 +19,11 @@ static __always_inline void reason_count(__u64 netns, enum reason reason)
 		bpf_map_update_elem(&counters, &key, &one, BPF_NOEXIST);
 }
 
-/* Counts, and tells an operator. A full ring loses the event, never the count. */
-static __always_inline void reason_report(
-	__u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
+static __always_inline void event_tell(
+	void *ring, __u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
 {
-	struct event *event;
+	struct event *event = bpf_ringbuf_reserve(ring, sizeof(*event), 0);
 
-	reason_count(netns, reason);
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
 	if (!event)
 		return;
 	event->time_ns = bpf_ktime_get_ns();
@@ -36,6 +33,14 @@ static __always_inline void reason_report(
 	event->client = *client;
 	event->server = *server;
 	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+}
+
+/* Counts, and tells an operator. A full ring loses the event, never the count. */
+static __always_inline void reason_report(
+	__u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
+{
+	reason_count(netns, reason);
+	event_tell(&events, netns, reason, client, server);
 }
 
 #endif

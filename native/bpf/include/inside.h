@@ -24,9 +24,10 @@ static __always_inline int device_of_arrival(struct bpf_sock *sk, int v4)
 	return tcp->inet_conn.icsk_inet.pinet6->mcast_oif;
 }
 
-static __always_inline int client_is_inside(struct bpf_sock *sk, const struct pod *pod, const struct address *client)
+static __always_inline int client_is_inside(
+	struct bpf_sock *sk, __u64 netns, const struct pod *pod, const struct address *client)
 {
-	return address_is_loopback(client) || pod_has_address(pod, client) ||
+	return address_is_loopback(client) || pod_owns(netns, pod, client) ||
 	       device_of_arrival(sk, address_is_v4(client)) == LOOPBACK_IFINDEX;
 }
 

@@ -32,6 +32,7 @@ enum limit {
 	LIMIT_EXCLUDED_CIDRS = 16384,
 	LIMIT_CGROUPS = 8192,
 	LIMIT_EVENTS_BYTES = 262144,
+	LIMIT_ALARMS_BYTES = 1048576,
 	LIMIT_LISTENERS = 196608, /* LIMIT_PODS x LIMIT_WORKERS x three ports */
 	LIMIT_COUNTERS = 16384,
 	LIMIT_VERDICTS = 65536,
@@ -222,7 +223,11 @@ _Static_assert(sizeof(struct counter) == 16, "counter");
 /* cgroups (LRU): cgroup id -> netns cookie of the enrolled pod whose processes live there. A hint for
  * REASON_NESTED_NETNS only: losing an entry loses a count, never a verdict. */
 
-/* events (ring buffer): what an operator should be told of. Counters stay exact when the ring is full. */
+/*
+ * events (ring buffer): what an operator should be told of. Counters stay exact when the ring is full.
+ * alarms (ring buffer): the same for REASON_FLOW_FORBIDDEN, REASON_FLOW_UNRECORDED and REASON_MASQUERADED, which the
+ * agent acts on.
+ */
 struct event {
 	__u64 time_ns;
 	__u64 netns;
@@ -289,11 +294,9 @@ _Static_assert(sizeof(struct open_port) == 16, "open_port");
 
 /* kubelet (array of one): whose connects from the host's namespace to pods of this node are let in. */
 struct kubelet {
-	__u64 cgroup; /* id; 0: nobody's */
-	__u32 level;  /* how deep it lies: a process in a group below it counts too */
-	__u32 padding;
+	__u64 cgroup; /* id; 0: nobody's. A process in a group below it counts too */
 };
-_Static_assert(sizeof(struct kubelet) == 16, "kubelet");
+_Static_assert(sizeof(struct kubelet) == 8, "kubelet");
 
 /*
  * flows: connections on the kernel path, seen from the client's side (struct connection) -> what was decided about

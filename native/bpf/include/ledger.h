@@ -7,6 +7,8 @@
 
 #include "flow.h"
 
+#define ERRNO_TOOBIG 7 /* the map has no room */
+
 /* The connect hook and sk_lookup turn away at the limit; so many may have passed them before they are entered. */
 #define FLOWS_UNDER_WAY 1024
 
@@ -34,28 +36,6 @@ static __always_inline __u64 flow_payer(__u32 kind, __u64 source, __u64 destinat
 	return kind == FLOW_LOCAL || kind == FLOW_OUTSIDE ? source : destination;
 }
 
-/* False when there is no room for it. Probes are no pod's doing, so no quota stops them. */
-static __always_inline int flow_enter(const struct connection *connection, const struct flow *flow)
-{
-	__u64 payer = flow_payer(flow->kind, flow->source, flow->destination);
-	struct pod_usage *usage = bpf_map_lookup_elem(&pod_usage, &payer);
-	struct pod *pod = pod_find(payer);
-
-	if (!pod || !usage)
-		return 0;
-	if (flow->kind != FLOW_PROBE && flows_held(pod, usage) >= LIMIT_FLOWS_PER_POD + FLOWS_UNDER_WAY)
-		return 0;
-	if (!bpf_map_update_elem(&flows, connection, flow, BPF_NOEXIST)) {
-		__sync_fetch_and_add(&usage->flows_begun, 1);
-		return 1;
-	}
-	/* A leftover of the same tuple cannot be in use: this SYN has it now. */
-	if (!bpf_map_update_elem(&flows, connection, flow, BPF_EXIST))
-		return 1;
-	*(volatile __u64 *)&flows_full_ns = bpf_ktime_get_ns();
-	return 0;
-}
-
 /* True if there was one: whoever succeeds in deleting is the only one to count it off. */
 static __always_inline int flow_leave(const struct connection *connection, __u64 payer)
 {
@@ -67,6 +47,37 @@ static __always_inline int flow_leave(const struct connection *connection, __u64
 	if (usage)
 		__sync_fetch_and_add(&usage->flows_over, 1);
 	return 1;
+}
+
+/* False when there is no room for it. Probes are no pod's doing, so no quota stops them. */
+static __always_inline int flow_enter(const struct connection *connection, const struct flow *flow)
+{
+	__u64 payer = flow_payer(flow->kind, flow->source, flow->destination);
+	struct pod_usage *usage = bpf_map_lookup_elem(&pod_usage, &payer);
+	struct pod *pod = pod_find(payer);
+	struct flow *leftover;
+	long error;
+
+	if (!pod || !usage)
+		return 0;
+	if (flow->kind != FLOW_PROBE && flows_held(pod, usage) >= LIMIT_FLOWS_PER_POD + FLOWS_UNDER_WAY)
+		return 0;
+	error = bpf_map_update_elem(&flows, connection, flow, BPF_NOEXIST);
+	if (error) {
+		/* A leftover of the same tuple cannot be in use: this SYN has it now. Another pod may have paid for it.
+		 */
+		leftover = bpf_map_lookup_elem(&flows, connection);
+		if (leftover)
+			flow_leave(connection, flow_payer(leftover->kind, leftover->source, leftover->destination));
+		error = bpf_map_update_elem(&flows, connection, flow, BPF_NOEXIST);
+	}
+	if (!error) {
+		__sync_fetch_and_add(&usage->flows_begun, 1);
+		return 1;
+	}
+	if (error == -ERRNO_TOOBIG)
+		*(volatile __u64 *)&flows_full_ns = bpf_ktime_get_ns();
+	return 0;
 }
 
 #endif

@@ -24,6 +24,24 @@ __weak __noinline int pod_has_address(const struct pod *pod, const struct addres
 	return 0;
 }
 
+/*
+ * The element of a pod that is replaced or deleted may hold another pod at once, also under the eyes of a program that
+ * has found it before. What has a pod's cookie for its key, and an epoch, which no two pods share, can then only be
+ * missed. These two say that something goes past the agent: so they are asked again of what is found by then.
+ */
+static __always_inline int pod_is_withdrawing(__u64 netns, const struct pod *pod)
+{
+	if (!(pod->flags & POD_WITHDRAWING))
+		return 0;
+	pod = pod_find(netns);
+	return !pod || (pod->flags & POD_WITHDRAWING);
+}
+
+static __always_inline int pod_owns(__u64 netns, const struct pod *pod, const struct address *address)
+{
+	return pod_has_address(pod, address) && pod_has_address(pod_find(netns), address);
+}
+
 /* The pod's first address of a family, or NULL. */
 static __always_inline const struct address *pod_address(const struct pod *pod, int v4)
 {

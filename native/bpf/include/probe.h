@@ -11,12 +11,37 @@
 #include "pod.h"
 #include "storage.h"
 
+/* Deeper than any control group that a kubelet has been found in; beyond it policy decides about its probes. */
+#define CGROUP_LEVELS 32
+
+/* A search for a group among the caller's and those above it. */
+struct descent {
+	__u64 wanted;
+	int found;
+};
+
+/* Step of bpf_loop, from the root down: 1 ends it. */
+static long level_try(__u32 level, void *data)
+{
+	struct descent *descent = data;
+	__u64 cgroup = bpf_get_current_ancestor_cgroup_id(level);
+
+	descent->found = cgroup == descent->wanted;
+	return descent->found || !cgroup;
+}
+
+/* At whatever level: how deep the group lies cannot be seen where only a part of the hierarchy is mounted. */
 static __always_inline int caller_is_kubelet(void)
 {
 	__u32 only = 0;
 	struct kubelet *whose = bpf_map_lookup_elem(&kubelet, &only);
+	struct descent descent = {};
 
-	return whose && whose->cgroup && bpf_get_current_ancestor_cgroup_id(whose->level) == whose->cgroup;
+	if (!whose || !whose->cgroup)
+		return 0;
+	descent.wanted = whose->cgroup;
+	bpf_loop(CGROUP_LEVELS, level_try, &descent, 0);
+	return descent.found;
 }
 
 /* Plans the connection to be let in, whatever policy says. A socket that connects again loses its former plan, also

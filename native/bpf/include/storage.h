@@ -65,6 +65,11 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, LIMIT_ALARMS_BYTES);
+} alarms SEC(".maps") __weak;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, LIMIT_FLOW_RECORDS_BYTES);
 } flow_records SEC(".maps") __weak;
 

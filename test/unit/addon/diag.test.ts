@@ -165,6 +165,27 @@ test.serial('a connection that nobody has answered yet is destroyed', async (t) 
   }
 });
 
+test.serial('what only waits in TIME_WAIT is found, and is no failure', async (t) => {
+  for (const kind of ['IPv4', 'IPv6'] as const) {
+    const { client, accepted, local, remote } = await pair(t, kind);
+    const cookie = cookieOf(client);
+    const closed = Promise.all([once(client, 'close'), once(accepted, 'close')]);
+    client.end();
+    client.resume();
+    accepted.resume();
+    await closed;
+    const other = await pair(t, kind);
+    const unknown = socket(local, remote);
+    t.deepEqual([...addon.sockDiag(netns.fd, 'find', unknown)], [states.timeWait]);
+    const both = Buffer.concat([unknown, socket(other.local, other.remote)]);
+    const ends = Promise.all([endOf(other.client), endOf(other.accepted)]);
+    t.deepEqual([...addon.sockDiag(netns.fd, 'destroy', both)], [0, 1]);
+    t.is((await ends)[0], 'ECONNABORTED');
+    // By its cookie: there are kernels that destroy it, and kernels that refuse.
+    t.notThrows(() => addon.sockDiag(netns.fd, 'destroy', socket(local, remote, cookie)));
+  }
+});
+
 test.serial('sockets of other namespaces are not meant', async (t) => {
   const { local, remote } = await pair(t, 'IPv4');
   t.deepEqual([...addon.sockDiag(undefined, 'find', socket(local, remote))], [0]);

@@ -249,17 +249,57 @@ test.serial('a newer connection of the same addresses keeps its entry', (t) => {
   t.is(pods.swept.size, 0);
 });
 
-test.serial('a namespace whose sockets cannot be ended does not keep others alive', async (t) => {
+test.serial('a namespace whose sockets cannot be ended keeps no others alive, and is tried again', async (t) => {
   const pods = podsOf(t);
+  let sourceFd = 999_999;
   const flows = new Flows(kernel.maps.flows, {
-    namespaceOf: (cookie) => (cookie === source ? 999_999 : pods.netnsFd),
+    namespaceOf: (cookie) => (cookie === source ? sourceFd : pods.netnsFd),
+    countSweptFlows: () => undefined,
+  });
+  const local = await pair(t, pods.netnsFd);
+  const outside = await pair(t, pods.netnsFd);
+  put(...local.ends, {});
+  put(...outside.ends, { kind: flowKind.OUTSIDE, destination: 0n, clientSocket: cookieOf(outside.client) });
+  t.is(flows.destroy(flows.list()), 1);
+  await closed(local.client);
+  t.is(kernel.count('flows'), 2);
+  sourceFd = pods.netnsFd;
+  t.false(outside.client.closed);
+  flows.retry();
+  await closed(outside.client);
+  t.is(kernel.count('flows'), 0);
+  flows.retry();
+});
+
+test.serial('where no namespace’s sockets can be ended, that is told', async (t) => {
+  const pods = podsOf(t);
+  let isBroken = true;
+  const flows = new Flows(kernel.maps.flows, {
+    namespaceOf: (cookie) => (isBroken ? 999_000 + Number(cookie) : pods.netnsFd),
     countSweptFlows: () => undefined,
   });
   const { client, ends } = await pair(t, pods.netnsFd);
   put(...ends, {});
   const error = t.throws(() => flows.destroy(flows.list()), { code: 'KERNEL_REFUSED' });
   t.is(Reflect.get(Object(error?.cause), 'code'), 'EBADF');
+  flows.retry();
+  isBroken = false;
+  flows.retry();
   await closed(client);
+});
+
+test.serial('a connection that no table knows is found and ended by its addresses alone', async (t) => {
+  const pods = podsOf(t);
+  const flows = new Flows(kernel.maps.flows, pods);
+  const { accepted, ends } = await pair(t, pods.netnsFd);
+  const [client, server] = ends;
+  const flow = { kind: 'plain', state: 'established', source: 0n, destination, client, server } as const;
+  const unknown = { sourceEpoch: 0n, destinationEpoch: 0n, sinceNs: 0n, clientSocket: 0n, serverSocket: 0n };
+  const unrecorded = { ...flow, ...unknown, destination: destination as NetnsCookie };
+  t.is(flows.destroy([unrecorded]), 1);
+  await closed(accepted);
+  t.is(flows.destroy([unrecorded]), 0);
+  t.is(pods.swept.size, 0);
 });
 
 test.serial('a flow whose end nobody reported is swept once its socket is gone, and counted off once', async (t) => {
