@@ -66,7 +66,6 @@ test.serial('a record has both ends, what was asked for, how long it took, and e
     t.is(record.bytesReceived, BigInt(greeting + 5 + 1 + 9));
     t.true(record.durationNs > 0n && record.durationNs < process.hrtime.bigint() - began);
     t.true(record.roundTripUs > 0);
-    t.is(record.retransmits, 0);
     await client.party.ask({ do: 'close', name: 'it' });
   }
 });

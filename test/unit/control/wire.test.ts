@@ -116,7 +116,10 @@ for (const [title, update] of [
   [
     'policies',
     meshUpdate({
-      policies: [policy, { ...policy, name: 'x', scope: 'global', action: 'allow', rules: [], dryRun: false, partial: true }],
+      policies: [
+        policy,
+        { ...policy, name: 'x', scope: 'global', action: 'allow', rules: [], dryRun: false, partial: true },
+      ],
       removedPolicies: ['shop/only-cart'],
     }),
   ],
