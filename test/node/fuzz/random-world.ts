@@ -23,6 +23,9 @@ const ENROLMENT_PERCENT = 8;
 const LEAST_SHARE = 0.3;
 const MOST_SHARE = 0.75;
 const MOST_TRIES = 50;
+/** Questions of a pod that are asked again, and how often. */
+const MOST_ASKED = 8;
+const AGAIN_PERCENT = 70;
 /** No service has it. */
 const NO_PORT = 82;
 /** Each as often as it is repeated here. */
@@ -35,13 +38,22 @@ const CHANGES = [
 export class RandomWorld {
   readonly #random: Random;
   readonly #policies: RandomPolicies;
+  /** What pods have asked for last, by name. */
+  readonly #asked = new Map<string, readonly Question[]>();
   #world: World;
 
   constructor(random: Random, pods: readonly Pod[], services: readonly Service[]) {
     this.#random = random;
     this.#policies = new RandomPolicies(random, pods);
     const sameNode = Object.fromEntries(NAMESPACES.map((name) => [name, 'unsaid' as const]));
-    this.#world = { pods, services, sameNode, policies: [], peers: [] };
+    const tunnelled = random.pick(pods.filter(({ isEnrolled }) => isEnrolled));
+    this.#world = {
+      pods: withPod(pods, { ...tunnelled, sameNode: 'mtls' }),
+      services,
+      sameNode,
+      policies: [],
+      peers: [],
+    };
     this.#world = this.#changedAtOnce();
   }
 
@@ -73,10 +85,18 @@ export class RandomWorld {
     return world;
   }
 
-  /** Something that the pod could connect to. */
+  /** Something that the pod could connect to: mostly what it has connected to before, so that verdicts of then are tried. */
   question(from: Pod): Question {
+    const asked = this.#asked.get(from.name) ?? [];
+    if (asked.length === MOST_ASKED && this.#random.chance(AGAIN_PERCENT)) return { ...this.#random.pick(asked), from };
+    const question = this.#newQuestion(from);
+    this.#asked.set(from.name, [...less(asked, MOST_ASKED), question]);
+    return question;
+  }
+
+  #newQuestion(from: Pod): Question {
     const random = this.#random;
-    const isService = from.isEnrolled && random.chance(30);
+    const isService = from.isEnrolled && random.chance(35);
     const { ipv4, ipv6, port } = isService ? this.#serviceEndpoint() : this.#podEndpoint();
     return { from, address: random.pick([ipv4, ipv6, `::ffff:${ipv4}`]), port };
   }
