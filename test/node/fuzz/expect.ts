@@ -42,6 +42,8 @@ export function possibilities(world: World, { from: asking, address, port }: Que
   const plain = address.replace('::ffff:', '');
   const pod = world.pods.find((each) => each.ipv4 === plain || each.ipv6 === plain);
   if (pod !== undefined) return [judged(world, from, pod, plain, port, pod.name === from.name)];
+  // Without the mesh nobody makes pods of services here.
+  if (!from.isEnrolled) return [];
   const service = world.services.find((each) => each.isThere && (each.ipv4 === plain || each.ipv6 === plain));
   const target = service?.ports[port];
   if (service === undefined || target === undefined) return [];
