@@ -300,7 +300,7 @@ test.serial('many pods of one node are enrolled, and all are captured', async (t
   t.is(known.filter(({ path }) => path === 'enrolled').length, count);
 
   const to = [apps.endpoint(server.ipv4, 8080), apps.endpoint(server.ipv6, 8080)];
-  const client = await apps.load({ rate: 100, seconds: 0.1, to });
+  const client = await apps.load({ rate: 100, seconds: 0.3, to });
   for (const pod of pods) {
     const seen = await accepted(agent);
     const { stdout } = await pod.exec(client);
