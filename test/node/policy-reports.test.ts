@@ -19,7 +19,7 @@ import {
   type Outcome,
   peerAuthenticationManifest,
 } from '../lab/index.ts';
-import { labOptions, metric, readMetrics, serve } from './conversation.ts';
+import { metric, readMetrics, serve } from './conversation.ts';
 import { settled } from './inspect.ts';
 import { forAll, forServer, from, pods } from './policy-bed.ts';
 import {
@@ -255,7 +255,8 @@ test.serial('culvert policy replay names the connections that new policies would
 test.serial(
   'a workload that names a policy which nobody knows lets nobody in; status and metrics say so',
   async (t) => {
-    await using lab = await Lab.create(t.title, labOptions);
+    // The file's own lab holds the lock until the end.
+    await using lab = await Lab.create(t.title, { shared: true });
     const node = await lab.node('n1');
     const server = await node.pod('server', { namespace: 'shop', serviceAccount: 'server' });
     const outside = await node.pod('outside');
