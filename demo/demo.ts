@@ -7,7 +7,7 @@
 import { parseArgs } from 'node:util';
 import { Lab, LabError } from '../test/lab/index.ts';
 import { askAround, withoutMesh } from './conversations.ts';
-import { type Figures, measure } from './figures.ts';
+import { type Measured, measure } from './figures.ts';
 import { lookAround } from './look-around.ts';
 import { killAgents, type Mesh, raise, showStatus } from './mesh.ts';
 import { enforce } from './policy.ts';
@@ -60,12 +60,6 @@ async function show(lab: Lab): Promise<{ stage: Stage; mesh: Mesh }> {
   await showStatus(stage.n1);
   summarize(traces, answers, noMesh, withMesh);
   return { stage, mesh: again };
-}
-
-/** To web-v2 on the other node, and to web-v1 on the same. */
-export interface Measured {
-  readonly far: Figures;
-  readonly near: Figures;
 }
 
 async function measured({ client, webV1, webV2 }: Stage, way: string): Promise<Measured> {

@@ -13,6 +13,12 @@ export interface Figures {
   readonly otherCpus: number;
 }
 
+/** To web-v2 on the other node, and to web-v1 on the same. */
+export interface Measured {
+  readonly far: Figures;
+  readonly near: Figures;
+}
+
 /** So long each is measured, and half as long before that, not counted: the first moments of a program are its slowest. */
 const seconds = 2;
 const warmUpSeconds = 1;

@@ -1,8 +1,7 @@
 /** What is shown at the end: who reached whom, and what it cost. */
 
-import type { Measured } from './demo.ts';
 import { identitiesOf, pathOf, type Trace } from './evidence.ts';
-import type { Figures } from './figures.ts';
+import type { Figures, Measured } from './figures.ts';
 import type { Answer } from './policy.ts';
 import { act, rows, say } from './screen.ts';
 

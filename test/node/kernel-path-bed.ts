@@ -111,6 +111,22 @@ export async function trio(node: LabNode): Promise<PathLayout<PathPods>> {
   };
 }
 
+export interface QuartetPods extends PathPods {
+  /** Another client. */
+  readonly other: LabPod;
+}
+
+/** A trio and another client, enrolled. */
+export async function quartet(node: LabNode): Promise<PathLayout<QuartetPods>> {
+  const { pods, enrolled, manifests } = await trio(node);
+  const other = await podOf(node, 'other');
+  return {
+    pods: { ...pods, other },
+    enrolled: [...enrolled, other],
+    manifests: { ...manifests, 'other.yaml': podManifest(other) },
+  };
+}
+
 /** Starts an app that tells who its client is. */
 export async function tell(pod: LabPod, port = APP_PORT): Promise<void> {
   await serve(pod, apps.echo({ port, mode: 'tell', quiet: true }));

@@ -17,38 +17,27 @@ import {
   changed,
   direct,
   type PathBed,
-  type PathPods,
   pastAgent,
   pathBed,
   pathStatus,
+  type QuartetPods,
+  quartet,
   travel,
-  trio,
   waysTo,
 } from './kernel-path-bed.ts';
-import { podOf } from './tunnel-bed.ts';
 
 const ECHO_PORT = 8081;
 const MiB = 1024 * 1024;
 /** Connections that are held of a kind. */
 const count = 20;
 
-interface Pods extends PathPods {
-  /** Another client. */
-  readonly other: LabPod;
-}
-
-let bed: PathBed<Pods>;
+let bed: PathBed<QuartetPods>;
 
 test.serial.before(async () => {
   bed = await pathBed('changes and the kernel path', async (node) => {
-    const { pods, enrolled, manifests } = await trio(node);
-    const other = await podOf(node, 'other');
-    await serve(pods.server, await apps.answer({ port: ECHO_PORT }));
-    return {
-      pods: { ...pods, other },
-      enrolled: [...enrolled, other],
-      manifests: { ...manifests, 'other.yaml': podManifest(other) },
-    };
+    const layout = await quartet(node);
+    await serve(layout.pods.server, await apps.answer({ port: ECHO_PORT }));
+    return layout;
   });
 });
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { limit } from '../../src/gen/layout.ts';
-import { apps, authorizationPolicyManifest, type LabPod, podManifest } from '../lab/index.ts';
+import { apps, authorizationPolicyManifest, type LabPod } from '../lab/index.ts';
 import { converse, serve } from './conversation.ts';
 import { kernelEvents } from './evidence.ts';
 import { Held } from './held.ts';
@@ -12,34 +12,21 @@ import {
   changed,
   direct,
   type PathBed,
-  type PathPods,
   pastAgent,
   pathBed,
   pathStatus,
+  type QuartetPods,
+  quartet,
   tell,
   travel,
-  trio,
   waysTo,
 } from './kernel-path-bed.ts';
-import { APP_PORT, podOf, tally } from './tunnel-bed.ts';
+import { APP_PORT, tally } from './tunnel-bed.ts';
 
-interface Pods extends PathPods {
-  /** Another client. */
-  readonly other: LabPod;
-}
-
-let bed: PathBed<Pods>;
+let bed: PathBed<QuartetPods>;
 
 test.serial.before(async () => {
-  bed = await pathBed('handshakes on the kernel path', async (node) => {
-    const { pods, enrolled, manifests } = await trio(node);
-    const other = await podOf(node, 'other');
-    return {
-      pods: { ...pods, other },
-      enrolled: [...enrolled, other],
-      manifests: { ...manifests, 'other.yaml': podManifest(other) },
-    };
-  });
+  bed = await pathBed('handshakes on the kernel path', quartet);
 });
 
 test.serial.after.always(() => bed?.lab.dispose());

@@ -6,34 +6,29 @@ import {
   type LabPod,
   type Manifest,
   peerAuthenticationManifest,
-  podManifest,
 } from '../lab/index.ts';
 import { type Conversation, converse, families } from './conversation.ts';
 import { kernelEvents } from './evidence.ts';
 import { Held } from './held.ts';
 import { settled } from './inspect.ts';
-import { direct, type PathBed, type PathPods, pathBed, pathStatus, silent, trio, waysTo } from './kernel-path-bed.ts';
-import { APP_PORT, podOf } from './tunnel-bed.ts';
+import {
+  direct,
+  type PathBed,
+  pathBed,
+  pathStatus,
+  type QuartetPods,
+  quartet,
+  silent,
+  waysTo,
+} from './kernel-path-bed.ts';
+import { APP_PORT } from './tunnel-bed.ts';
 
 const count = 12;
 
-interface Pods extends PathPods {
-  /** Another client. */
-  readonly other: LabPod;
-}
-
-let bed: PathBed<Pods>;
+let bed: PathBed<QuartetPods>;
 
 test.serial.before(async () => {
-  bed = await pathBed('outages and the kernel path', async (node) => {
-    const { pods, enrolled, manifests } = await trio(node);
-    const other = await podOf(node, 'other');
-    return {
-      pods: { ...pods, other },
-      enrolled: [...enrolled, other],
-      manifests: { ...manifests, 'other.yaml': podManifest(other) },
-    };
-  });
+  bed = await pathBed('outages and the kernel path', quartet);
 });
 
 test.serial.after.always(() => bed?.lab.dispose());
