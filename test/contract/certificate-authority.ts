@@ -65,10 +65,12 @@ export function certificateAuthorityContract(
   });
 
   law('gives the life that was asked for', async (t, subject) => {
+    const before = subject.now();
     const [leaf] = parse((await sign(subject, { validitySeconds: 7200 })).signed);
     t.true(leaf.validFromDate.getTime() <= subject.now());
-    // Certificates know whole seconds only.
-    t.true(Math.abs(leaf.validToDate.getTime() - subject.now() - 7_200_000) <= 1000);
+    // Certificates know whole seconds only, and on a busy machine one may pass while it is signed.
+    const end = leaf.validToDate.getTime() - 7_200_000;
+    t.true(end >= before - 1000 && end <= subject.now() + 1000);
   });
 
   law('gives no more than 90 days', async (t, subject) => {
