@@ -124,18 +124,26 @@ export function socketOption(fd: number, level: number, option: number, maxBytes
 /** setsockopt with bytes. */
 export function socketOption(fd: number, level: number, option: number, value: Uint8Array): undefined;
 /**
- * Finds or destroys TCP sockets of a network namespace by their endpoints (sock_diag; SOCK_DESTROY tells both ends). The
- * thread goes there and back as in socketOpen. Never waits. EOPNOTSUPP when the kernel cannot do that.
+ * Finds, measures or destroys TCP sockets of a network namespace by their endpoints (sock_diag; SOCK_DESTROY tells both
+ * ends), or lists those that are connected. The thread goes there and back as in socketOpen. Never waits. EOPNOTSUPP when
+ * the kernel cannot do that.
  *
  * @param netnsFd an open descriptor of the network namespace; undefined: the caller's own
  * @param sockets 48 bytes each: local address (16 bytes network order, v4-mapped for IPv4), local port (2 bytes, host
  *   order), 2 bytes that do not matter, the same of the remote end, and the socket's cookie (8 bytes; 0: not known).
  *   Without a cookie no listener is meant, though the kernel would give it such a packet.
- * @returns a byte for each. find: its TCP state (enum of net/tcp_states.h, 6: TIME_WAIT), 0: there is none. destroy: 1 if
- *   it was destroyed, 0 if there is none, or only what is left of it in TIME_WAIT (some kernels destroy that too, if its
- *   cookie is given). A failure of one is thrown when all have had their turn.
+ * @returns find: a byte for each, its TCP state (enum of net/tcp_states.h, 6: TIME_WAIT), 0: there is none. destroy: a byte
+ *   for each, 1 if it was destroyed, 0 if there is none, or only what is left of it in TIME_WAIT (some kernels destroy that
+ *   too, if its cookie is given). A failure of one is thrown when all have had their turn. measure: 24 bytes each, its state
+ *   and 7 bytes that do not matter, then bytes_acked and bytes_received of its tcp_info (8 bytes each), all of one moment.
+ *   list: of all that are ESTABLISHED or in CLOSE_WAIT (65,536 at most) what the caller would give to find them; `sockets` is
+ *   not looked at.
  */
-export function sockDiag(netnsFd: number | undefined, verb: 'find' | 'destroy', sockets: Uint8Array): Uint8Array;
+export function sockDiag(
+  netnsFd: number | undefined,
+  verb: 'find' | 'measure' | 'list' | 'destroy',
+  sockets: Uint8Array,
+): Uint8Array;
 /**
  * Makes a network namespace with its loopback up and returns its descriptor; it lives as long as somebody holds one.
  * The thread's namespace is changed and changed back as in socketOpen.

@@ -200,7 +200,8 @@ export function socketOption(fd, level, option, sizeOrValue) {
 
 export function sockDiag(netnsFd, verb, sockets) {
   if (netnsFd !== undefined) checkInteger(sockDiag, 'netnsFd', netnsFd, 0, mostInt);
-  if (verb !== 'find' && verb !== 'destroy') refuse(sockDiag, 'verb', "'find' or 'destroy'");
+  if (!['find', 'measure', 'list', 'destroy'].includes(verb))
+    refuse(sockDiag, 'verb', "'find', 'measure', 'list' or 'destroy'");
   checkBytes(sockDiag, 'sockets', sockets);
   return native.sockDiag(netnsFd, verb, sockets);
 }

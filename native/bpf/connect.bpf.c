@@ -4,6 +4,7 @@
  * or past it.
  */
 #include "capture.h"
+#include "datagram.h"
 
 char LICENSE[] SEC("license") __weak = "Dual BSD/GPL";
 
@@ -28,6 +29,12 @@ struct in6 {
 static __always_inline int is_tcp(const struct bpf_sock_addr *ctx)
 {
 	return ctx->type == SOCKET_STREAM && (ctx->protocol == PROTOCOL_TCP || ctx->protocol == PROTOCOL_MPTCP);
+}
+
+static __always_inline void datagram_connect(struct bpf_sock_addr *ctx, int hook)
+{
+	if (!port_is_only_asked(bpf_ntohs(ctx->user_port)))
+		datagram_look(ctx, hook == HOOK_V4);
 }
 
 /* getsockname stays true: the socket leaves from the pod's address, with a port chosen at connect. */
@@ -77,8 +84,10 @@ int on_connect4(struct bpf_sock_addr *ctx)
 {
 	struct intent intent = {};
 
-	if (!is_tcp(ctx) || !ctx->sk)
+	if (!is_tcp(ctx) || !ctx->sk) {
+		datagram_connect(ctx, HOOK_V4);
 		return VERDICT_ALLOW;
+	}
 	intent.destination.port = bpf_ntohs(ctx->user_port);
 	address_set_v4(&intent.destination.address, ctx->user_ip4);
 	intent.source.port = ctx->sk->src_port;
@@ -91,8 +100,10 @@ int on_connect6(struct bpf_sock_addr *ctx)
 {
 	struct intent intent = {};
 
-	if (!is_tcp(ctx) || !ctx->sk)
+	if (!is_tcp(ctx) || !ctx->sk) {
+		datagram_connect(ctx, HOOK_V6);
 		return VERDICT_ALLOW;
+	}
 	intent.destination.port = bpf_ntohs(ctx->user_port);
 	address_set_words(
 		&intent.destination.address, ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]);

@@ -63,6 +63,7 @@ static __always_inline void flow_begin(
 	struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct pod *pod, const struct plan *plan)
 {
 	struct connection connection = {.netns = flow_netns(plan->kind, plan->source, plan->destination)};
+	const struct peer *direct = bpf_sk_storage_get(&peers, sk, 0, 0);
 	struct flow flow = {
 		.source = plan->source,
 		.destination = plan->destination,
@@ -74,6 +75,8 @@ static __always_inline void flow_begin(
 		.state = FLOW_APPROVED,
 	};
 
+	if (direct && direct->kind == PEER_DIRECT)
+		flow.asked = direct->endpoint;
 	endpoints_read(ctx, &connection.client, &connection.server);
 	/* Approved is what leaves from the pod's own address: anything else takes its chance as plaintext from anyone.
 	 */
@@ -113,7 +116,7 @@ static __always_inline void connect_started(
 }
 
 /* The client's side: the server has answered. */
-static __always_inline void flow_connected(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct plan *plan)
+static __always_inline void flow_connected(struct bpf_sock_ops *ctx, struct bpf_sock *sk, struct plan *plan)
 {
 	__u64 source = plan->source;
 	__u64 destination = plan->destination;
@@ -121,6 +124,7 @@ static __always_inline void flow_connected(struct bpf_sock_ops *ctx, struct bpf_
 	struct flow *flow;
 	struct pod *pod;
 
+	plan->connected_ns = bpf_ktime_get_ns();
 	endpoints_read(ctx, &connection.client, &connection.server);
 	flow = bpf_map_lookup_elem(&flows, &connection);
 	if (!flow || flow->state != FLOW_APPROVED)
@@ -234,21 +238,23 @@ static __always_inline void connect_closed(struct bpf_sock_ops *ctx, struct bpf_
 static __always_inline void flow_over(struct bpf_sock_ops *ctx, struct bpf_sock *sk, const struct plan *plan)
 {
 	struct connection connection = {.netns = flow_netns(plan->kind, plan->source, plan->destination)};
-	struct peer *peer = bpf_sk_storage_get(&peers, sk, 0, 0);
 	struct tcp_sock *tcp = bpf_skc_to_tcp_sock(sk);
 	__u64 cookie = bpf_get_socket_cookie(ctx);
-	struct flow *flow;
+	struct flow *entry;
+	struct flow flow;
 
 	if (plan->kind == FLOW_PLAIN)
 		endpoints_read(ctx, &connection.server, &connection.client);
 	else
 		endpoints_read(ctx, &connection.client, &connection.server);
-	flow = bpf_map_lookup_elem(&flows, &connection);
-	/* Whoever deletes the entry tells of the flow: the agent's sweep may have been first. */
-	if (flow && (plan->kind == FLOW_PLAIN ? flow->server_socket : flow->client_socket) == cookie &&
-		flow_leave(&connection, flow_payer(plan->kind, plan->source, plan->destination)) && tcp)
-		flow_tell(
-			plan, &connection, tcp, ctx->args[0], peer && peer->kind == PEER_DIRECT ? &peer->endpoint : 0);
+	entry = bpf_map_lookup_elem(&flows, &connection);
+	if (entry) {
+		flow = *entry;
+		/* Whoever deletes the entry tells of the flow: the agent's sweep may have been first. */
+		if ((plan->kind == FLOW_PLAIN ? flow.server_socket : flow.client_socket) == cookie &&
+			flow_leave(&connection, flow_payer(plan->kind, plan->source, plan->destination)) && tcp)
+			flow_tell(plan, &flow, cookie, &connection, tcp, ctx->args[0]);
+	}
 	bpf_sk_storage_delete(&plans, sk);
 }
 

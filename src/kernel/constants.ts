@@ -10,6 +10,8 @@ export const attachType = {
   connect6: 11,
   getpeername4: 29,
   getpeername6: 30,
+  udpSendmsg4: 14,
+  udpSendmsg6: 15,
   skLookup: 36,
 } as const;
 
@@ -28,9 +30,13 @@ export const TCP_KEEPCNT = 6;
 export const TCP_INFO = 11;
 export const TCP_USER_TIMEOUT = 18;
 /** As much of struct tcp_info as is read. */
-export const TCP_INFO_BYTES = 28;
+export const TCP_INFO_BYTES = 104;
 /** Offset of tcp_info.tcpi_unacked. */
 export const TCPI_UNACKED = 24;
+/** Offset of tcp_info.tcpi_rtt: microseconds, smoothed. */
+export const TCPI_RTT = 68;
+/** Offset of tcp_info.tcpi_total_retrans. */
+export const TCPI_TOTAL_RETRANS = 100;
 
 /** Flags of map updates. */
 export const mapFlag = { any: 0, mustNotExist: 1, mustExist: 2 } as const;

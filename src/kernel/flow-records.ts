@@ -9,6 +9,8 @@ import { type FlowKind, flowKinds } from './flows.ts';
 
 /** A connection of the kernel path that is over. */
 export interface FlowEnd {
+  /** 32 hexadecimal digits: the cookie of the socket that it was recorded at, and when it began. */
+  readonly id: string;
   readonly kind: FlowKind;
   /** `refused`: the server answered with a reset; `aborted`: the client gave up before there was a connection. */
   readonly end: 'clean' | 'reset-by-client' | 'reset-by-server' | 'refused' | 'timed-out' | 'aborted';
@@ -18,8 +20,12 @@ export interface FlowEnd {
   readonly server: Endpoint;
   /** The service that the client asked for; undefined: `server` itself. */
   readonly asked: Endpoint | undefined;
+  /** How long ago it ended, when it was read. */
+  readonly agoMs: number;
   readonly durationMs: number;
-  /** By the client. */
+  /** From the connect until it was established; undefined: it never was, or (kind `plain`) was not measured. */
+  readonly connectMs: number | undefined;
+  /** By the client: what has left its socket, or of kind `plain` what has arrived at the server's. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
   /** Smoothed; 0: not measured. */
@@ -39,7 +45,11 @@ const ends: ReadonlyMap<number, FlowEnd['end']> = new Map([
 const nsPerMs = 1e6;
 
 /** Records one after the other, as the ring gives them. What this version does not know is left out. */
-export function readFlowEnds(bytes: Uint8Array, endpoints: EndpointReader): FlowEnd[] {
+export function readFlowEnds(
+  bytes: Uint8Array,
+  endpoints: EndpointReader,
+  nowNs = Number(process.hrtime.bigint()),
+): FlowEnd[] {
   const view = viewOf(bytes);
   const read: FlowEnd[] = [];
   for (let at = 0; at + FLOW_RECORD_BYTES <= view.byteLength; at += FLOW_RECORD_BYTES) {
@@ -47,7 +57,9 @@ export function readFlowEnds(bytes: Uint8Array, endpoints: EndpointReader): Flow
     const end = ends.get(view.getUint32(at + fields.end.offset, true));
     if (kind === undefined || end === undefined) continue;
     const asked = endpoints.read(view, at + fields.asked.offset);
+    const connectNs = whole(view, at + fields.connectNs.offset);
     read.push({
+      id: flowIdAt(view, at + fields.socket.offset, at + fields.sinceNs.offset),
       kind,
       end,
       source: view.getBigUint64(at + fields.source.offset, true) as Place,
@@ -55,6 +67,8 @@ export function readFlowEnds(bytes: Uint8Array, endpoints: EndpointReader): Flow
       client: endpoints.read(view, at + fields.client.offset),
       server: endpoints.read(view, at + fields.server.offset),
       asked: asked.port === 0 ? undefined : asked,
+      agoMs: Math.max(0, (nowNs - whole(view, at + fields.timeNs.offset)) / nsPerMs),
+      connectMs: connectNs === 0 ? undefined : connectNs / nsPerMs,
       durationMs: whole(view, at + fields.durationNs.offset) / nsPerMs,
       bytesSent: whole(view, at + fields.bytesSent.offset),
       bytesReceived: whole(view, at + fields.bytesReceived.offset),
@@ -63,6 +77,15 @@ export function readFlowEnds(bytes: Uint8Array, endpoints: EndpointReader): Flow
     });
   }
   return read;
+}
+
+/** The name of a flow, out of its socket's cookie and its beginning, which stand at these offsets. */
+export function flowIdAt(view: DataView, socket: number, sinceNs: number): string {
+  return hex(view, socket + 4) + hex(view, socket) + hex(view, sinceNs + 4) + hex(view, sinceNs);
+}
+
+function hex(view: DataView, at: number): string {
+  return view.getUint32(at, true).toString(16).padStart(8, '0');
 }
 
 /** Reads the ring of ended flows. */

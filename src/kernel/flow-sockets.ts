@@ -8,8 +8,18 @@ export type Namespace = number | 'host';
 const SOCKET_BYTES = 48;
 const REMOTE = 20;
 const COOKIE = 40;
+/** As many as it tells of one that is measured: state, bytes acknowledged, bytes received. */
+const MEASURED_BYTES = 24;
 /** Of net/tcp_states.h. The app's socket is gone; what is left only keeps the addresses from being used again. */
 const TIME_WAIT = 6;
+
+/** What TCP has counted of a socket; SYN and FIN are among it. */
+export interface SocketBytes {
+  /** Of net/tcp_states.h; 0: there is no such socket. */
+  readonly state: number;
+  readonly acked: number;
+  readonly received: number;
+}
 
 /** Flows' sockets in one network namespace, to be asked after or ended in one go. */
 export class SocketList {
@@ -50,7 +60,18 @@ export class SocketList {
     return Array.from(this.#ask('find'), (state) => state !== 0 && state !== TIME_WAIT);
   }
 
-  #ask(verb: 'find' | 'destroy'): Uint8Array {
+  /** What each of them has moved, in the order of `add`. */
+  measure(): SocketBytes[] {
+    const bytes = this.#ask('measure');
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    return Array.from({ length: this.#count }, (_, index) => ({
+      state: view.getUint8(index * MEASURED_BYTES),
+      acked: Number(view.getBigUint64(index * MEASURED_BYTES + 8, true)),
+      received: Number(view.getBigUint64(index * MEASURED_BYTES + 16, true)),
+    }));
+  }
+
+  #ask(verb: 'find' | 'measure' | 'destroy'): Uint8Array {
     return addon.sockDiag(this.#fd, verb, this.#bytes.subarray(0, this.#count * SOCKET_BYTES));
   }
 }

@@ -2,14 +2,16 @@ import type { Endpoint, NetnsCookie, Pod } from '../mesh/index.ts';
 import type { Place } from './epochs.ts';
 import { Events, type KernelEvent, type Reason, reasonName } from './events.ts';
 import { type FlowEnd, FlowRecords } from './flow-records.ts';
+import { FlowSamples, type FlowSampling } from './flow-samples.ts';
 import type { Namespace } from './flow-sockets.ts';
 import { FlowSweep } from './flow-sweep.ts';
 import { Flows, type KernelFlow } from './flows.ts';
+import { type LostRecords, type MapFill, MapFills } from './map-fill.ts';
 import type { OpenPortSet } from './open-ports.ts';
 import { PathTables } from './path-tables.ts';
 import { type PinPaths, pinPaths } from './paths.ts';
 import { type PodCheck, Pods, type PreparedPod } from './pods.ts';
-import { type Fault, openPrograms, type Programs } from './programs.ts';
+import { type Fault, openPrograms, type ProgramState, type Programs } from './programs.ts';
 import type { KernelBackend } from './services.ts';
 import { type ControlGroup, Signals } from './signals.ts';
 import { Tables } from './tables.ts';
@@ -54,6 +56,8 @@ export class Kernel {
   readonly #flows: Flows;
   readonly #flowSweep: FlowSweep;
   readonly #flowRecords: FlowRecords;
+  readonly #flowSamples: FlowSamples;
+  readonly #fills: MapFills;
   #sweptAtNs = process.hrtime.bigint();
 
   constructor(options: KernelOptions) {
@@ -78,6 +82,8 @@ export class Kernel {
     this.#flows = new Flows(maps.flows, pods);
     this.#flowSweep = new FlowSweep(maps.flows, pods);
     this.#flowRecords = new FlowRecords(maps.flow_records);
+    this.#flowSamples = new FlowSamples(maps.flows, pods);
+    this.#fills = new MapFills(maps, this.#tables);
   }
 
   prepare(pod: Pod): PreparedPod {
@@ -117,6 +123,26 @@ export class Kernel {
 
   mend(): void {
     this.#programs.mend();
+  }
+
+  /** All of our programs at the node's cgroup, those of pods aside. */
+  programs(): ProgramState[] {
+    return this.#programs.states();
+  }
+
+  /** How full the maps are; at most 10 s old. */
+  maps(): readonly MapFill[] {
+    return this.#fills.fills();
+  }
+
+  /** Records that a full ring buffer has not taken, since the programs were first loaded. */
+  lostRecords(): LostRecords {
+    return this.#fills.lostRecords();
+  }
+
+  /** Connections of captured pods that were open before they were enrolled, and still are; at most 10 s old. */
+  earlierConnections(): ReadonlyMap<NetnsCookie, number> {
+    return this.#pods.earlierConnections();
   }
 
   counts(): ReasonCount[] {
@@ -216,6 +242,11 @@ export class Kernel {
   /** Some of those that have ended since the last call, in the order of their ends; none: there are no more. */
   flowRecords(): FlowEnd[] {
     return this.#flowRecords.read();
+  }
+
+  /** What flows that have lived for more than 5 s have moved so far. Some in each call, none of them more often than every 5 s. */
+  sampleFlows(): FlowSampling {
+    return this.#flowSamples.take();
   }
 
   /**

@@ -67,6 +67,11 @@ export class Entry {
   }
 }
 
+/** All keys of a map at this moment, one after the other, and the values in the same order. */
+export function listingOf(map: BpfMap): { readonly keys: Uint8Array; readonly values: Uint8Array } {
+  return addon.mapEntries(map);
+}
+
 /** All entries of a map at this moment. */
 export function entriesOf(map: BpfMap): Entry {
   return new Entry(addon.mapEntries(map), addon.info(map).keyBytes);

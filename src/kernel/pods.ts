@@ -1,11 +1,12 @@
 import { closeSync, existsSync, rmSync } from 'node:fs';
 import type { BpfLink } from '../../native/addon/index.js';
 import * as addon from '../../native/addon/index.js';
-import { agentPort, ownedRole } from '../gen/layout.ts';
+import { agentPort, ownedRole, reason } from '../gen/layout.ts';
 import { type Address, encodeAddress, type NetnsCookie, type Pod } from '../mesh/index.ts';
 import { readU32, u32 } from './bytes.ts';
 import { IPPROTO_TCP, SO_ACCEPTCONN, SOL_SOCKET, TCP_INFO, TCP_INFO_BYTES, TCPI_UNACKED } from './constants.ts';
 import { netnsCookie } from './cookie.ts';
+import { EarlierSockets } from './earlier-sockets.ts';
 import { errnoOf, KernelError } from './errors.ts';
 import { LookupPrograms } from './lookup.ts';
 import { inodeAt, type OpenNetns, openNetns } from './netns.ts';
@@ -87,6 +88,7 @@ export class Pods {
   readonly #lookup: LookupPrograms;
   readonly #hostCookie: NetnsCookie;
   readonly #open = new Map<NetnsCookie, OpenPod>();
+  readonly #earlier: EarlierSockets;
 
   constructor(maps: Maps, tables: Tables, kernelPath: PathTables, options: PodsOptions) {
     this.#maps = maps;
@@ -94,6 +96,7 @@ export class Pods {
     this.#kernelPath = kernelPath;
     this.#options = options;
     this.#lookup = new LookupPrograms(maps, options.paths);
+    this.#earlier = new EarlierSockets(maps.earlier_sockets);
     this.#hostCookie = netnsCookie();
   }
 
@@ -140,10 +143,13 @@ export class Pods {
     try {
       this.#tables.putExclusions(cookie, pod);
       // Not yet capturing: the connect hook must not lead anybody before sk_lookup is there to take them.
+      const earlier = taken ? 0 : this.#earlier.note(cookie, opened.netnsFd, pod.addresses);
       if (!taken) this.#tables.putPod(cookie, pod, workers, true);
       if (!captured || !isSame(addresses, pod.addresses)) this.#kernelPath.begin(cookie, addresses, pod.addresses);
       if (!captured) opened.link = this.#lookup.attach(opened);
+      if (!captured && taken) this.#earlier.resume(cookie, opened.netnsFd);
       this.#tables.putPod(cookie, pod, workers, false);
+      if (earlier > 0) this.#tables.count(cookie, reason.OPENED_BEFORE_ENROLMENT, earlier);
       opened.pod = pod;
     } catch (error) {
       if (taken) this.#tables.restoreExclusions(cookie, exclusions);
@@ -182,6 +188,7 @@ export class Pods {
     if (opened === undefined) rmSync(podPin(this.#options.paths, cookie), { force: true });
     else this.#detachLookup(opened);
     this.#forget(cookie);
+    this.#earlier.forget(cookie);
     if (opened === undefined) return;
     for (const { fd } of opened.listeners) closeSync(fd);
     closeSync(opened.netnsFd);
@@ -206,6 +213,11 @@ export class Pods {
   /** The network namespace of a pod that this process has prepared. Owned by the kernel room until `close`. */
   netnsFdOf(cookie: NetnsCookie): number | undefined {
     return this.#open.get(cookie)?.netnsFd;
+  }
+
+  /** Connections of captured pods that were open before, and still are; at most 10 s old. */
+  earlierConnections(): ReadonlyMap<NetnsCookie, number> {
+    return this.#earlier.counts();
   }
 
   /** Pods that are captured, by this process or by an earlier one. */

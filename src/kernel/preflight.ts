@@ -3,6 +3,7 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import * as addon from '../../native/addon/index.js';
 import { agentPort } from '../gen/layout.ts';
+import { messageOf } from '../mesh/index.ts';
 import { attachType } from './constants.ts';
 import { bpfFileSystem, pinnedProgramIds } from './programs.ts';
 import { selfTest } from './self-test.ts';
@@ -154,15 +155,32 @@ function conflictingListeners(): Check {
   );
 }
 
+/** What an agent that starts can tell of its kernel without holding anybody up; whether its programs run shows at once. */
+export function surroundings(options: PreflightOptions): Check[] {
+  try {
+    const checks = basics(options);
+    return hasFailed(checks) ? checks : [...checks, otherOwners(options.cgroup, options.bpffs)];
+  } catch (error) {
+    return [failed('preflight', messageOf(error))];
+  }
+}
+
+function basics(options: PreflightOptions): Check[] {
+  return [kernelVersion(), btf(), effectiveCapabilities(), cgroup(options.cgroup), bpffs(options.bpffs)];
+}
+
+function hasFailed(checks: readonly Check[]): boolean {
+  return checks.some(({ result }) => result === 'failed');
+}
+
 /**
  * Whether this node can run the agent. Changes nothing that stays: the self-test cleans up after itself.
  *
  * @returns the report; the node is fit when no check has failed
  */
 export async function preflight(options: PreflightOptions): Promise<Check[]> {
-  const checks = [kernelVersion(), btf(), effectiveCapabilities(), cgroup(options.cgroup), bpffs(options.bpffs)];
-  if (checks.some(({ result }) => result === 'failed'))
-    return [...checks, failed('self-test', 'not tried: mend the above first')];
+  const checks = basics(options);
+  if (hasFailed(checks)) return [...checks, failed('self-test', 'not tried: mend the above first')];
   const trials = await selfTest(options);
   return [
     ...checks,

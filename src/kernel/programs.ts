@@ -28,6 +28,8 @@ const programs = [
   ['on_bind4', attachType.bind4],
   ['on_bind6', attachType.bind6],
   ['on_sock_create', attachType.sockCreate],
+  ['on_sendmsg4', attachType.udpSendmsg4],
+  ['on_sendmsg6', attachType.udpSendmsg6],
   ['on_sockops', attachType.sockOps],
   ['on_connect4', attachType.connect4],
   ['on_connect6', attachType.connect6],
@@ -48,6 +50,7 @@ export const sharedMapNames = [
   'pod_usage',
   'counters',
   'events',
+  'lost_records',
 ] as const;
 
 export const mapNames = [
@@ -55,6 +58,8 @@ export const mapNames = [
   'peers',
   'owned',
   'plans',
+  'datagrams',
+  'earlier_sockets',
   'verdicts',
   'services',
   'addresses',
@@ -73,9 +78,16 @@ export interface Fault {
   readonly fault: 'unpinned' | 'detached' | 'not-running';
 }
 
+/** A program at the node's cgroup. */
+export interface ProgramState {
+  readonly name: string;
+  readonly state: 'running' | Fault['fault'];
+}
+
 /** The node's cgroup programs: loaded, attached, pinned. */
 export interface Programs {
   readonly maps: Maps;
+  states(): ProgramState[];
   /** Which programs do not run any more, and what is not pinned any more. Empty when all is well. */
   faults(): Fault[];
   /** Attaches and pins again what `faults` names, and leaves the rest alone. */
@@ -240,18 +252,21 @@ export function openPrograms(options: ProgramsOptions): Programs {
     );
     const isRunning = (link: BpfLink, type: number): boolean =>
       addon.attachedPrograms(cgroupFd, type).some(({ id }) => id === addon.info(link).programId);
+    const stateOf = (name: (typeof programs)[number][0], type: number): ProgramState['state'] => {
+      const link = links.get(name);
+      if (link === undefined || addon.info(link).target !== cgroupId) return 'detached';
+      if (!isRunning(link, type)) return 'not-running';
+      return existsSync(join(paths.links, name)) ? 'running' : 'unpinned';
+    };
+    const states = (): ProgramState[] => programs.map(([name, type]) => ({ name, state: stateOf(name, type) }));
     return {
       maps,
+      states,
       faults: () => [
         ...mapNames.flatMap((name): Fault[] =>
           existsSync(join(paths.maps, name)) ? [] : [{ name, fault: 'unpinned' }],
         ),
-        ...programs.flatMap(([name, type]): Fault[] => {
-          const link = links.get(name);
-          if (link === undefined || addon.info(link).target !== cgroupId) return [{ name, fault: 'detached' }];
-          if (!isRunning(link, type)) return [{ name, fault: 'not-running' }];
-          return existsSync(join(paths.links, name)) ? [] : [{ name, fault: 'unpinned' }];
-        }),
+        ...states().flatMap(({ name, state }): Fault[] => (state === 'running' ? [] : [{ name, fault: state }])),
       ],
       mend: () => {
         makePinFolders(paths);

@@ -6,7 +6,15 @@ import * as addon from '../../native/addon/index.js';
 import { decodePeer, encodePeer, ownedRole, peerFlag, peerKind } from '../gen/layout.ts';
 import { type Address, decodeAddress, type Endpoint, encodeAddress, familyOf } from '../mesh/index.ts';
 import { readU32, u32 } from './bytes.ts';
-import { SO_PEERCRED, SOL_SOCKET } from './constants.ts';
+import {
+  IPPROTO_TCP,
+  SO_PEERCRED,
+  SOL_SOCKET,
+  TCP_INFO,
+  TCP_INFO_BYTES,
+  TCPI_RTT,
+  TCPI_TOTAL_RETRANS,
+} from './constants.ts';
 import { descriptorOf } from './descriptor.ts';
 import { errnoOf } from './errors.ts';
 import { pinPaths } from './paths.ts';
@@ -54,6 +62,8 @@ export interface PodSockets {
   setResetOnDeath(socket: net.Socket, on: boolean): void;
   /** Whether the app that a connected socket of `openInbound` leads to sees the client, not the agent, as its peer. */
   isSpokenFor(socket: net.Socket): boolean;
+  /** What the kernel has measured of a connected socket: smoothed round-trip time, segments sent again. Undefined: it is gone. */
+  measure(socket: net.Socket): { readonly roundTripUs: number; readonly retransmits: number } | undefined;
   /**
    * From now on, gives `far` what the app that `app` leads to sets on its own socket (keepalive, user time-out), until one
    * of the two is closed.
@@ -203,6 +213,11 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
       keyView.setInt32(0, descriptorOf(socket), true);
       const value = addon.mapLookup(peers, key);
       return value !== undefined && (decodePeer(value).flags & peerFlag.HANDED) !== 0;
+    },
+    measure: (socket) => {
+      if (socket.destroyed) return undefined;
+      const info = addon.socketOption(descriptorOf(socket), IPPROTO_TCP, TCP_INFO, TCP_INFO_BYTES);
+      return { roundTripUs: readU32(info, TCPI_RTT), retransmits: readU32(info, TCPI_TOTAL_RETRANS) };
     },
     followTimeouts: (app, far, timeouts) => followed.follow(app, far, timeouts),
     pollTimeouts: () => followed.poll(),

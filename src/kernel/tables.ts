@@ -25,15 +25,15 @@ import {
   reason,
 } from '../gen/layout.ts';
 import { type Address, decodeAddress, encodeAddress, encodeCidr, type NetnsCookie, type Pod } from '../mesh/index.ts';
-import { readU64, u64 } from './bytes.ts';
+import { readU64, u32, u64 } from './bytes.ts';
 import { mapFlag } from './constants.ts';
 import { errnoOf, KernelError } from './errors.ts';
 import { KeysOfPods } from './keys-of-pods.ts';
-import { deleteEntries, entriesOf, put, records } from './map-entries.ts';
+import { deleteEntries, entriesOf, put, records, tryPut } from './map-entries.ts';
 import type { Maps } from './programs.ts';
 
 /** The sum over all CPUs of a per-CPU u64. */
-function sum(values: Uint8Array): bigint {
+export function sum(values: Uint8Array): bigint {
   let total = 0n;
   for (let at = 0; at + 8 <= values.byteLength; at += 8) total += readU64(values, at);
   return total;
@@ -162,6 +162,11 @@ export class Tables {
     return given - taken - BigInt(this.#present(cookie).swept);
   }
 
+  /** Hand-overs of all pods. */
+  handoverCount(): number {
+    return this.enrolled().reduce((sum, cookie) => sum + Math.max(0, Number(this.handoversOf(cookie))), 0);
+  }
+
   hasPod(cookie: NetnsCookie): boolean {
     return addon.mapLookup(this.#maps.pods, u64(cookie)) !== undefined;
   }
@@ -255,6 +260,17 @@ export class Tables {
   forgetStrangers(): void {
     const enrolled = new Set<bigint>(this.enrolled());
     deleteEntries(this.#maps.counters, (entry) => !enrolled.has(entry.keyU64(counterFields.netns.offset)));
+  }
+
+  /** Adds to a counter that only the agent counts. */
+  count(cookie: NetnsCookie, reason: number, more: number): void {
+    const { counters, lost_records } = this.#maps;
+    const key = encodeCounter({ netns: cookie, reason });
+    const before = addon.mapLookup(counters, key);
+    // An array has an entry for each CPU that there may be, from the start.
+    const ofCpus = new Uint8Array(addon.mapLookup(lost_records, u32(0))?.length ?? 8);
+    ofCpus.set(u64((before === undefined ? 0n : sum(before)) + BigInt(more)));
+    tryPut(counters, key, ofCpus);
   }
 
   counters(): PodCounter[] {

@@ -8,6 +8,8 @@ of its peer as the operating system has it.
            {peer, local} once there is an answer; `again`: the same socket, after AF_UNSPEC if it is connected; `start`: no
            waiting; `finish` with the same name waits
   tell     {name, text}; hear {name}: reads a line; peek {name}: waits until there is something to read; drain {name}: reads to the end
+  datagram {name, to, port, mapped?, connect?}: sends one by the UDP socket of that name, made if need be
+  refused  {to, port, count}: so many connects, one after the other, that nobody answers
   shut, close, reset {name}; real {name}: the other end as procfs says, which no hook changes
 """
 import ctypes
@@ -114,6 +116,31 @@ def finish(order):
         raise OSError(code, "connect")
     client.settimeout(20)
     return {"peer": plain(client.getpeername()), "local": plain(client.getsockname())}
+
+
+def datagram(order):
+    to = "::ffff:" + order["to"] if order.get("mapped") else order["to"]
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    if order["name"] not in sockets:
+        sockets[order["name"]] = socket.socket(family, socket.SOCK_DGRAM)
+    if order.get("connect"):
+        sockets[order["name"]].connect((to, order["port"]))
+        try:
+            sockets[order["name"]].send(b"hello")
+        except ConnectionRefusedError:
+            pass  # The answer to the one before.
+    else:
+        sockets[order["name"]].sendto(b"hello", (to, order["port"]))
+    return {}
+
+
+def refused(order):
+    for _ in range(order["count"]):
+        client = socket.socket()
+        if client.connect_ex((order["to"], order["port"])) != errno.ECONNREFUSED:
+            raise OSError(errno.EISCONN, "connect")
+        client.close()
+    return {}
 
 
 def tell(order):

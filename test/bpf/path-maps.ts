@@ -186,6 +186,7 @@ export abstract class PathMaps {
         serverSocket: 0n,
         kind: flowKind.LOCAL,
         state: flowState.APPROVED,
+        asked: endpoint('0.0.0.0', 0),
         ...flow,
       }),
     );

@@ -1,10 +1,11 @@
 /** The kernel path as the kernel room offers it to the agent, on the real programs: decided, listed, ended, swept. */
 import anyTest, { type TestFn } from 'ava';
 import { parsePod } from '../../src/agent/index.ts';
+import { readU64 } from '../../src/kernel/bytes.ts';
 import { type FlowEnd, type Kernel, type KernelFlow, type KernelVerdict, openKernel } from '../../src/kernel/index.ts';
 import type { Address, Endpoint, NetnsCookie } from '../../src/mesh/index.ts';
 import { appPort, endpoint } from '../bpf/path-maps.ts';
-import { PathScene, type Seat, until } from '../bpf/path-scene.ts';
+import { Party, PathScene, type Seat, until } from '../bpf/path-scene.ts';
 
 const test = anyTest as TestFn<{ scene: PathScene }>;
 
@@ -227,3 +228,50 @@ test.serial(
     t.true(kernel.epochOf(cookieOf(client)) > 0n);
   },
 );
+
+test.serial('what was open before a pod is enrolled is counted until it ends, also by the next agent', async (t) => {
+  const { scene } = t.context;
+  const { kernel, node, stranger } = scene;
+  const pod = await node.pod('late');
+  const party = new Party(pod, { restricted: true });
+  for (const bind of pod.addresses) await party.ask({ do: 'listen', bind, port: appPort });
+  for (const [name, to] of stranger.pod.addresses.entries())
+    t.is((await scene.connect(party, { to, name: `${name}` })).who, 'app');
+  t.is((await scene.connect(stranger.party, { to: pod.ipv4, name: 'inbound' })).who, 'app');
+  t.is((await scene.connect(party, { to: pod.ipv4, name: 'itself' })).who, 'app');
+  const request = parsePod(pod.request());
+  const { cookie } = kernel.prepare(request);
+  kernel.capture(request, cookie);
+  const told = (of: Kernel): number | undefined => of.earlierConnections().get(cookie);
+  const counted = (): number | undefined =>
+    kernel.counts().find((each) => each.cookie === cookie && each.reason === 'opened_before_enrolment')?.count;
+  t.deepEqual([told(kernel), counted()], [3, 3]);
+  kernel.capture(request, cookie);
+  t.deepEqual([told(kernel), counted()], [3, 3]);
+
+  await party.ask({ do: 'close', name: '0' });
+  const later = openKernel({ cgroup: node.cgroup, bpffs: node.bpffs, workers: 1 });
+  try {
+    later.prepare(request);
+    later.capture(request, cookie);
+    t.deepEqual([told(later), counted()], [2, 3]);
+    await party.ask({ do: 'close', name: '1' });
+    await stranger.party.ask({ do: 'reset', name: 'inbound' });
+    // They are asked after every 10 s.
+    await until(() => told(later) === undefined && told(kernel) === undefined);
+    const kept = scene.keys('earlier_sockets').filter((key) => readU64(key) === cookie);
+    t.is(kept.length, 0);
+  } finally {
+    later.dispose();
+  }
+});
+
+test.serial('maps, programs and rings say how they are', (t) => {
+  const { kernel } = t.context.scene;
+  t.true(kernel.programs().length >= 10);
+  t.true(kernel.programs().every(({ state }) => state === 'running'));
+  const maps = new Map(kernel.maps().map(({ name, ...fill }) => [name, fill]));
+  t.true((maps.get('pods')?.entries ?? 0) >= 3);
+  t.true([...maps.values()].every(({ entries, capacity }) => entries >= 0 && entries <= capacity));
+  t.deepEqual(kernel.lostRecords(), { flows: 0, events: 0, alarms: 0 });
+});

@@ -101,6 +101,7 @@ export function pathKernelContract(test: TestFn, name: string, make: () => Promi
     t.is(kernel.flowCount(), 0);
     t.is(kernel.sweepFlows(), 0);
     t.is(kernel.destroyFlows([]), 0);
+    t.deepEqual(kernel.sampleFlows(), { round: 1, samples: [] });
   });
 
   law('takes signs of life, and any control group', async (t, { kernel }) => {

@@ -14,7 +14,7 @@ static __always_inline void alarm_raise(
 	__u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
 {
 	reason_count(netns, reason);
-	event_tell(&alarms, netns, reason, client, server);
+	event_tell(&alarms, RING_ALARMS, netns, reason, client, server);
 }
 
 #endif

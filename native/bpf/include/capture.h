@@ -19,13 +19,6 @@ enum capture {
 	CAPTURE_REFUSED,
 };
 
-/* Loopback, unspecified, the pod's own addresses, IPv6 link-local. */
-static __always_inline int destination_is_left_alone(__u64 netns, const struct pod *pod, const struct address *address)
-{
-	return address_is_loopback(address) || address_is_unspecified(address) || address_is_link_local_v6(address) ||
-	       pod_owns(netns, pod, address);
-}
-
 /* Blocks of ports on the pod's own address, by the first port and how many are used. */
 #define PORTS_LOWEST 1
 #define PORTS_LOWEST_COUNT 511

@@ -19,13 +19,24 @@ static __always_inline void reason_count(__u64 netns, enum reason reason)
 		bpf_map_update_elem(&counters, &key, &one, BPF_NOEXIST);
 }
 
-static __always_inline void event_tell(
-	void *ring, __u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
+/* A ring buffer is full, and so takes no record. */
+static __always_inline void record_lose(__u32 ring)
+{
+	__u64 *lost = bpf_map_lookup_elem(&lost_records, &ring);
+
+	if (lost)
+		__sync_fetch_and_add(lost, 1);
+}
+
+static __always_inline void event_tell(void *ring, enum ring which, __u64 netns, enum reason reason,
+	const struct endpoint *client, const struct endpoint *server)
 {
 	struct event *event = bpf_ringbuf_reserve(ring, sizeof(*event), 0);
 
-	if (!event)
+	if (!event) {
+		record_lose(which);
 		return;
+	}
 	event->time_ns = bpf_ktime_get_ns();
 	event->netns = netns;
 	event->reason = reason;
@@ -40,7 +51,7 @@ static __always_inline void reason_report(
 	__u64 netns, enum reason reason, const struct endpoint *client, const struct endpoint *server)
 {
 	reason_count(netns, reason);
-	event_tell(&events, netns, reason, client, server);
+	event_tell(&events, RING_EVENTS, netns, reason, client, server);
 }
 
 #endif

@@ -22,7 +22,7 @@ enum agent_port {
 
 /* Version and bounds. Constant, so that no pod can make the kernel hold more. */
 enum limit {
-	LIMIT_SCHEMA = 3, /* version of the shapes in this file; part of the pins' path, so that two never meet */
+	LIMIT_SCHEMA = 4, /* version of the shapes in this file; part of the pins' path, so that two never meet */
 	LIMIT_PODS = 1024,
 	LIMIT_POD_ADDRESSES = 4,
 	LIMIT_WORKERS = 64,
@@ -42,6 +42,7 @@ enum limit {
 	LIMIT_FLOWS_PER_POD = 4096,
 	LIMIT_FLOW_RECORDS_BYTES = 4194304,
 	LIMIT_OPEN_PORTS = 65536,
+	LIMIT_EARLIER_SOCKETS = 65536,
 	LIMIT_HEARTBEAT_MS = 5000, /* an agent that has been silent for longer vouches for nothing */
 	LIMIT_INQUIRIES = 32,	   /* in one run; what the kernel takes as a packet is a page at most */
 };
@@ -210,7 +211,10 @@ enum reason {
 	REASON_FLOW_FORBIDDEN = 23, /* established although its verdict no longer counts: the agent looks at it again */
 	REASON_FLOW_UNRECORDED = 24, /* the map of flows is full: the agent ends the connection */
 	REASON_MASQUERADED = 25, /* the source was rewritten on the way: the pair goes through the tunnel from now on */
-	REASON_COUNT = 26,
+	REASON_UDP = 26,	 /* uncaptured: a socket of the pod has sent UDP; once for each socket */
+	REASON_DNS = 27,	 /* the same to port 53 */
+	REASON_OPENED_BEFORE_ENROLMENT = 28, /* uncaptured: left open when the pod was enrolled; counted by the agent */
+	REASON_COUNT = 29,
 };
 
 struct counter {
@@ -325,10 +329,12 @@ struct flow {
 	__u64 since_ns;
 	__u64 client_socket; /* socket cookies; 0: not known */
 	__u64 server_socket;
-	__u32 kind;  /* enum flow_kind */
-	__u32 state; /* enum flow_state */
+	__u32 kind;	       /* enum flow_kind */
+	__u32 state;	       /* enum flow_state */
+	struct endpoint asked; /* the service that the client asked for; port 0: the server itself */
+	__u32 padding;
 };
-_Static_assert(sizeof(struct flow) == 64, "flow");
+_Static_assert(sizeof(struct flow) == 88, "flow");
 
 /* plans (sk_storage): a socket on the kernel path, so that sockops knows it: what the connect hook has decided. */
 struct plan {
@@ -337,12 +343,16 @@ struct plan {
 	__u64 source_epoch;
 	__u64 destination_epoch;
 	__u64 since_ns;
-	__u32 kind; /* enum flow_kind */
+	__u64 connected_ns; /* 0: not yet */
+	__u32 kind;	    /* enum flow_kind */
 	__u32 padding;
 };
-_Static_assert(sizeof(struct plan) == 48, "plan");
+_Static_assert(sizeof(struct plan) == 56, "plan");
 
-/* flow_records (ring buffer): one for each flow at its end. */
+/*
+ * flow_records (ring buffer): one for each flow at its end. The socket's cookie and `since_ns` together name a flow:
+ * both are those of its entry in `flows`.
+ */
 enum flow_end {
 	FLOW_CLEAN = 1,
 	FLOW_RESET_BY_CLIENT = 2,
@@ -356,7 +366,10 @@ struct flow_record {
 	__u64 time_ns;
 	__u64 source; /* as in struct flow */
 	__u64 destination;
+	__u64 socket;	   /* cookie of the client's, with FLOW_PLAIN of the server's */
+	__u64 since_ns;	   /* as in struct flow */
 	__u64 duration_ns; /* from the connect, or the acceptance, to the end */
+	__u64 connect_ns;  /* from the connect until it was established; 0: it never was, or not measured */
 	__u64 bytes_sent;  /* by the client */
 	__u64 bytes_received;
 	struct endpoint client;
@@ -368,7 +381,29 @@ struct flow_record {
 	__u32 retransmits;
 	__u32 padding;
 };
-_Static_assert(sizeof(struct flow_record) == 128, "flow_record");
+_Static_assert(sizeof(struct flow_record) == 152, "flow_record");
+
+/* lost_records (per-CPU array): how many records a full ring buffer has not taken. */
+enum ring {
+	RING_FLOW_RECORDS = 0,
+	RING_EVENTS = 1,
+	RING_ALARMS = 2,
+	RING_COUNT = 3,
+};
+
+/* earlier_sockets: connections of a pod that were open before it was enrolled -> 1. Of the agent alone, which keeps
+ * them here for the next one. */
+struct earlier_socket {
+	__u64 netns;
+	__u64 socket; /* cookie */
+};
+_Static_assert(sizeof(struct earlier_socket) == 16, "earlier_socket");
+
+/* datagrams (sk_storage): which UDP of a socket has been counted. */
+enum datagram_flag {
+	DATAGRAM_UDP = 1,
+	DATAGRAM_DNS = 2,
+};
 
 /*
  * What the agent asks of the apps' sockets, in one run of on_inquiry: a header, then up to LIMIT_INQUIRIES questions.

@@ -116,4 +116,11 @@ struct {
 	__uint(max_entries, LIMIT_EVENTS_BYTES);
 } events SEC(".maps") __weak;
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, RING_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} lost_records SEC(".maps") __weak;
+
 #endif

@@ -42,6 +42,13 @@ static __always_inline int pod_owns(__u64 netns, const struct pod *pod, const st
 	return pod_has_address(pod, address) && pod_has_address(pod_find(netns), address);
 }
 
+/* Loopback, unspecified, the pod's own addresses, IPv6 link-local. */
+static __always_inline int destination_is_left_alone(__u64 netns, const struct pod *pod, const struct address *address)
+{
+	return address_is_loopback(address) || address_is_unspecified(address) || address_is_link_local_v6(address) ||
+	       pod_owns(netns, pod, address);
+}
+
 /* The pod's first address of a family, or NULL. */
 static __always_inline const struct address *pod_address(const struct pod *pod, int v4)
 {

@@ -5,6 +5,7 @@
 #ifndef CULVERT_RECORD_H
 #define CULVERT_RECORD_H
 
+#include "count.h"
 #include "sock.h"
 #include "storage.h"
 
@@ -51,21 +52,54 @@ static __always_inline enum flow_end flow_end(
 	}
 }
 
-/* `asked`: as getpeername shows it; undefined: the server itself. A full ring loses the record. */
-static __always_inline void flow_tell(const struct plan *plan, const struct connection *connection,
-	const struct tcp_sock *tcp, __u32 state, const struct endpoint *asked)
+/* Whether the socket's FIN has a place among what has been sent. A FIN that waits behind data does not. */
+static __always_inline int fin_is_sent(const struct tcp_sock *tcp, __u32 state)
+{
+	switch (state) {
+	case BPF_TCP_FIN_WAIT1:
+	case BPF_TCP_CLOSING:
+	case BPF_TCP_LAST_ACK:
+		return tcp->snd_nxt == tcp->write_seq;
+	case BPF_TCP_FIN_WAIT2:
+	case BPF_TCP_TIME_WAIT:
+		return 1;
+	default:
+		return 0;
+	}
+}
+
+/*
+ * Payload that has left the socket, each byte once: by its place in the stream, for what is dropped on its way out of
+ * the pod is counted by the kernel as sent, and again when it is. Not what still waits in the socket.
+ */
+static __always_inline __u64 payload_sent(const struct tcp_sock *tcp, __u32 state, int has_connected)
+{
+	__u64 sent = tcp->bytes_acked + (__u32)(tcp->snd_nxt - tcp->snd_una);
+	__u64 marks = (has_connected ? 1 : 0) + fin_is_sent(tcp, state);
+
+	return state != BPF_TCP_SYN_SENT && sent > marks ? sent - marks : 0;
+}
+
+/* A full ring loses the record, and counts it. */
+static __always_inline void flow_tell(const struct plan *plan, const struct flow *flow, __u64 socket,
+	const struct connection *connection, const struct tcp_sock *tcp, __u32 state)
 {
 	struct flow_record *record = bpf_ringbuf_reserve(&flow_records, sizeof(*record), 0);
-	__u64 sent = tcp->bytes_sent - tcp->bytes_retrans;
+	__u64 sent = payload_sent(tcp, state, plan->kind != FLOW_PLAIN);
 	__u64 received = tcp->bytes_received - (SOCK_HAS_FLAG(tcp, SOCK_DONE) ? 1 : 0);
 	int error = tcp->inet_conn.icsk_inet.sk.sk_err;
 
-	if (!record)
+	if (!record) {
+		record_lose(RING_FLOW_RECORDS);
 		return;
+	}
 	record->time_ns = bpf_ktime_get_ns();
 	record->source = plan->source;
 	record->destination = plan->destination;
+	record->socket = socket;
+	record->since_ns = flow->since_ns;
 	record->duration_ns = record->time_ns - plan->since_ns;
+	record->connect_ns = plan->connected_ns ? plan->connected_ns - plan->since_ns : 0;
 	if (plan->kind == FLOW_PLAIN) {
 		record->bytes_sent = received;
 		record->bytes_received = sent;
@@ -77,10 +111,7 @@ static __always_inline void flow_tell(const struct plan *plan, const struct conn
 	}
 	record->client = connection->client;
 	record->server = connection->server;
-	if (asked)
-		record->asked = *asked;
-	else
-		__builtin_memset(&record->asked, 0, sizeof(record->asked));
+	record->asked = flow->asked;
 	record->kind = plan->kind;
 	record->round_trip_us = tcp->srtt_us >> 3;
 	record->retransmits = tcp->total_retrans;

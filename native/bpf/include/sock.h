@@ -37,11 +37,13 @@ struct tcp_sock {
 	unsigned int keepalive_intvl; /* the same */
 	__u8 keepalive_probes;	      /* 0: the namespace's */
 	__u8 fastopen_connect : 1;    /* TCP_FASTOPEN_CONNECT: connect sends nothing, the first write does */
-	__u64 bytes_sent;	      /* without SYN and FIN, repeated ones each time */
-	__u64 bytes_retrans;
-	__u64 bytes_received; /* the other end's FIN counts as one */
-	__u32 srtt_us;	      /* eighths of a microsecond */
-	__u32 total_retrans;  /* segments */
+	__u32 snd_una;		      /* the first byte that nobody has acknowledged */
+	__u32 snd_nxt;		      /* the first that has not been sent yet */
+	__u32 write_seq;	      /* the first that nobody has written yet */
+	__u64 bytes_acked;	      /* the FIN counts as one, and so does the SYN of a connect */
+	__u64 bytes_received;	      /* the other end's FIN counts as one */
+	__u32 srtt_us;		      /* eighths of a microsecond */
+	__u32 total_retrans;	      /* segments */
 };
 #pragma clang attribute pop
 

@@ -36,6 +36,14 @@ struct {
 	__type(value, struct plan);
 } plans SEC(".maps") __weak;
 
+/* Of sockets that speak UDP (enum datagram_flag). Never cloned. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u32);
+} datagrams SEC(".maps") __weak;
+
 /* Written by the agent. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -62,6 +70,15 @@ struct {
 	__type(key, struct address);
 	__type(value, __u64);
 } addresses SEC(".maps") __weak;
+
+/* Of the agent alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, LIMIT_EARLIER_SOCKETS);
+	__type(key, struct earlier_socket);
+	__type(value, __u8);
+} earlier_sockets SEC(".maps") __weak;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
