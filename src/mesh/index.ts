@@ -10,9 +10,21 @@ export {
   parseCidr,
 } from './address.ts';
 export type { Certificate, CertificateChange } from './certificate.ts';
-export type { ConnectionEnd, ConnectionFacts, KnownConnection, LineFields, Party } from './connection-facts.ts';
-export { completedFields, connectionFacts, partyOf } from './connection-facts.ts';
-export type { FlowPath, FlowRecord } from './flow.ts';
+export type {
+  FlowDecision,
+  FlowDryRun,
+  FlowId,
+  FlowParty,
+  FlowPath,
+  FlowRecord,
+  FlowSecurity,
+  FlowService,
+  FlowSink,
+  FlowStage,
+  FlowSubject,
+} from './flow.ts';
+export { FLOW_PATHS } from './flow.ts';
+export { flowPartyOf, flowServiceOf } from './flow-party.ts';
 export type { Identity, SpiffeId } from './identity.ts';
 export { DEFAULT_TRUST_DOMAIN, formatSpiffeId, parseSpiffeId } from './identity.ts';
 export { LineLimit } from './line-limit.ts';
@@ -29,6 +41,8 @@ export type {
 export { policyName } from './policy.ts';
 export type { ApplicablePolicies } from './policy-index.ts';
 export { ReadModel } from './read-model.ts';
+export type { ResponseFlags } from './response-flags.ts';
+export { responseFlagsOf } from './response-flags.ts';
 export type { ServiceEndpoint } from './service-record.ts';
 export { codeOf, messageOf } from './thrown.ts';
 export type { MeshSettings, MeshUpdate } from './update.ts';

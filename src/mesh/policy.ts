@@ -69,6 +69,8 @@ export interface AuthorizationPolicy {
    * less, than is written there. Default: it has not.
    */
   readonly partial?: true | undefined;
+  /** Of a partial one: what of it, for people. */
+  readonly partialBecause?: string | undefined;
 }
 
 export function policyName({ namespace, name }: { namespace: string; name: string }): PolicyName {

@@ -5,6 +5,9 @@ export type Log = Pick<Logger, 'fatal' | 'error' | 'warn' | 'info' | 'debug' | '
   child(fields: Record<string, unknown>): Log;
 };
 
+/** A log whose level can be changed while it runs; so can that of its children, each by itself. */
+export type OpenLog = Omit<Log, 'child'> & { level: string; child(fields: Record<string, unknown>): OpenLog };
+
 export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
@@ -14,14 +17,15 @@ export interface LogOptions {
 }
 
 /**
- * A log that writes one JSON object per line: `level` (a word), `time` (ISO 8601, UTC), fields, `msg`.
+ * A log that writes one JSON object per line: `level` (a word), `time` (ISO 8601, UTC), fields, `message`.
  *
  * @param destination default: standard output, written synchronously so that the last lines of a dying process are kept
  */
-export function openLog(options: LogOptions = {}, destination?: DestinationStream): Log {
+export function openLog(options: LogOptions = {}, destination?: DestinationStream): OpenLog {
   const settings: LoggerOptions = {
     level: options.level ?? 'info',
     base: null,
+    messageKey: 'message',
     errorKey: 'error',
     timestamp: stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },

@@ -10,9 +10,9 @@ function capture(level: LogLevel = 'info') {
 test('writes one JSON object per line: a level in words, a time, fields, a message', (t) => {
   const { log, lines } = capture();
   log.info({ pod: 'a' }, 'pod enrolled');
-  t.like(lines[0], { level: 'info', pod: 'a', msg: 'pod enrolled' });
+  t.like(lines[0], { level: 'info', pod: 'a', message: 'pod enrolled' });
   t.regex(String(lines[0]?.time), /^\d{4}-\d\d-\d\dT.*Z$/);
-  t.deepEqual(Object.keys(lines[0] ?? {}).sort(), ['level', 'msg', 'pod', 'time']);
+  t.deepEqual(Object.keys(lines[0] ?? {}).sort(), ['level', 'message', 'pod', 'time']);
 });
 
 test('leaves out what is less severe than its level', (t) => {
@@ -20,7 +20,7 @@ test('leaves out what is less severe than its level', (t) => {
   log.info({}, 'no');
   log.warn({}, 'yes');
   t.deepEqual(
-    lines.map(({ msg }) => msg),
+    lines.map(({ message }) => message),
     ['yes'],
   );
 });
