@@ -1,19 +1,20 @@
-import type { Log, Metrics } from '../telemetry/index.ts';
+import type { Explanation, Log, Metrics } from '../telemetry/index.ts';
+import type { LevelControl } from './admin/admin-routes.ts';
+import { kernelPathStatus, podStatus, tunnelStatus } from './agent-status.ts';
+import type { ShownPod } from './config-dump/config-dump.ts';
 import { AgentError } from './errors.ts';
+import type { NodeExplain } from './explain/node-explain.ts';
 import type { KernelPath } from './kernel-path/kernel-path.ts';
+import { NodeFlows } from './node-flows.ts';
 import type { NodePolicy } from './node-policy.ts';
+import type { NodeReport } from './node-report.ts';
 import { observeKernelPath } from './observe-kernel-path.ts';
 import type { CapturedPods, Clock, DirectoryWatch, KernelUpkeep, PeerCredentials, PodKernel, Tunnel } from './ports.ts';
-import {
-  encodeReply,
-  type KernelPathStatusReply,
-  type MeshStatusReply,
-  type PodStatusReply,
-  type Request,
-  type StatusReply,
-} from './protocol.ts';
+import { encodeReply, type MeshStatusReply, type Request, type StatusReply } from './protocol.ts';
+import type { RecentFlows } from './recent-flows.ts';
 import { type PodRecord, Reconciler } from './reconcile.ts';
 import type { ClaimedRunDirectory } from './run-directory.ts';
+import { ServedPods } from './served-pods.ts';
 import { AgentServer } from './server.ts';
 import { StateFile } from './state.ts';
 import { countsByPod, countsByReason, startUpkeep } from './upkeep.ts';
@@ -25,8 +26,18 @@ export interface AgentDeps {
   readonly mesh?: { start(): void; stop(): void; status(): MeshStatusReply };
   /** Which connections may go past the tunnel. Undefined: no control process, so none. */
   readonly kernelPath?: Pick<KernelPath, 'start' | 'stop' | 'podsKnown' | 'podChanged' | 'status' | 'totals'>;
+  /** What there is to tell of the node as such. Undefined: nothing. */
+  readonly report?: Pick<NodeReport, 'status' | 'configDump'>;
+  /** The log's level while the agent runs. Undefined: it stays as it is. */
+  readonly levels?: LevelControl;
+  /** What runs beside the agent, from before it is ready until it has stopped: ports for people and tools, say. Must not fail. */
+  readonly services?: ReadonlyArray<{ start(): Promise<void>; close(): Promise<void> }>;
   /** Answers about policy. Undefined: no control process, so there is none. */
   readonly policy?: Pick<NodePolicy, 'test' | 'recentFlows'>;
+  /** The connections that ended last. Undefined: none are kept. */
+  readonly flows?: RecentFlows;
+  /** Says what becomes of connections. Undefined: no control process, so nobody can. */
+  readonly explain?: Pick<NodeExplain, 'pair' | 'flow'>;
   readonly clock: Clock;
   readonly directories: DirectoryWatch;
   readonly log: Log;
@@ -68,6 +79,8 @@ export class Agent {
   readonly #deps: AgentDeps;
   readonly #options: AgentOptions;
   readonly #startedAt: number;
+  readonly #served: ServedPods;
+  readonly #flows: NodeFlows | undefined;
   #state: AgentState = { kind: 'new' };
   #reconciler: Reconciler | undefined;
   #server: AgentServer | undefined;
@@ -78,6 +91,8 @@ export class Agent {
     this.#deps = deps;
     this.#options = options;
     this.#startedAt = deps.clock.now();
+    this.#served = new ServedPods(deps.kernelPath, deps.flows);
+    this.#flows = deps.flows && new NodeFlows({ flows: deps.flows });
   }
 
   state(): AgentState {
@@ -101,7 +116,7 @@ export class Agent {
       this.#deps.mesh?.start();
       const state = new StateFile({ log }, { path: run.state, bootId });
       const reconciler = new Reconciler(
-        { ...this.#deps, follower: this.#deps.kernelPath, state },
+        { ...this.#deps, follower: this.#served, state },
         given({ checkIntervalMs: this.#options.checkIntervalMs }),
       );
       this.#reconciler = reconciler;
@@ -124,6 +139,7 @@ export class Agent {
         },
       );
       await this.#server.listen();
+      await Promise.all((this.#deps.services ?? []).map((service) => service.start()));
       // A stop that came meanwhile has the last word.
       if (this.#stopping === undefined) this.#setState({ kind: 'serving', since: clock.now() });
       log.info({ socket: run.socket, pods: reconciler.pods().length }, 'ready');
@@ -131,6 +147,7 @@ export class Agent {
       this.#deps.mesh?.stop();
       this.#deps.kernelPath?.stop();
       this.#upkeep?.stop();
+      await this.#closeServices();
       await this.#reconciler?.close();
       this.#options.run.release();
       this.#setState({ kind: 'failed', error });
@@ -153,12 +170,15 @@ export class Agent {
     this.#setState({ kind: 'draining', since: clock.now() });
     log.info({ drain_ms: drainMs }, 'agent stops: draining');
     try {
+      // Who waits for the next flow must not hold up the end.
+      this.#flows?.release();
       await Promise.all([this.#reconciler?.close(), this.#server?.close()]);
       const drained = tunnel.shutdown(drainMs);
       // Else what comes meanwhile would wait in the kernel, to be reset in the end.
       kernel.refuseAll();
       await drained;
     } finally {
+      await this.#closeServices();
       // Not before: connections that are being drained may still need to hear of the mesh.
       this.#deps.mesh?.stop();
       this.#deps.kernelPath?.stop();
@@ -178,7 +198,7 @@ export class Agent {
       case 'withdraw':
         return encodeReply({ ok: true, result: await reconciler.withdraw(request.uid) });
       case 'status':
-        return encodeReply({ ok: true, status: this.#status(reconciler) });
+        return encodeReply({ ok: true, status: this.status() });
       case 'metrics':
         return encodeReply({ ok: true, metrics: await this.#deps.metrics.text() });
       case 'policy-test':
@@ -188,6 +208,17 @@ export class Agent {
         const cookie = record === undefined || record.kind === 'enrolling' ? undefined : record.cookie;
         return encodeReply({ ok: true, recent: this.#policy().recentFlows(cookie) });
       }
+      case 'config-dump': {
+        const pieces: string[] = [];
+        for await (const piece of this.configDump(false)) pieces.push(piece);
+        return `{"ok":true,"dump":${pieces.join('')}}\n`;
+      }
+      case 'log-level':
+        return encodeReply({ ok: true, level: this.#setLevel(request) });
+      case 'flows':
+        return encodeReply({ ok: true, page: await this.#flowsOrRefuse().page(request) });
+      case 'explain':
+        return encodeReply({ ok: true, explanation: this.explain(request) });
     }
   }
 
@@ -199,9 +230,84 @@ export class Agent {
     );
   }
 
-  #status(reconciler: Reconciler): StatusReply {
+  /**
+   * What would become of a connection (`from` and `to`), or what became of one (`flow`).
+   *
+   * @throws AgentError NO_MESH, BAD_REQUEST: a name means nothing
+   */
+  explain({
+    from,
+    to,
+    flow,
+  }: {
+    from?: string | undefined;
+    to?: string | undefined;
+    flow?: string | undefined;
+  }): Explanation {
+    const { explain, kernel, clock } = this.#deps;
+    if (explain === undefined)
+      throw new AgentError(
+        'NO_MESH',
+        'this agent follows no control process, so it knows nobody; start it with --node and --control',
+      );
+    if (flow !== undefined && from === undefined && to === undefined) return explain.flow(flow, clock.now());
+    if (from === undefined || to === undefined || flow !== undefined)
+      throw new AgentError('BAD_REQUEST', 'give either from and to, or flow');
+    const counts = countsByPod(kernel);
+    return explain.pair(
+      { from, to },
+      {
+        pods: this.#pods(),
+        faults: kernel.faults(),
+        counts: (cookie) => counts.get(cookie) ?? {},
+        now: clock.now(),
+      },
+    );
+  }
+
+  #flowsOrRefuse(): NodeFlows {
+    if (this.#flows !== undefined) return this.#flows;
+    throw new AgentError('NO_MESH', 'this agent keeps no flows; start it with --node and --control');
+  }
+
+  /** @throws AgentError BAD_REQUEST: it is no level */
+  #setLevel({ level, reset }: Extract<Request, { method: 'log-level' }>): string {
+    const { levels, log } = this.#deps;
+    if (levels === undefined) throw new AgentError('INTERNAL', 'the level of this log cannot be changed');
+    const wrong = level === undefined ? undefined : levels.set(level);
+    if (wrong !== undefined) throw new AgentError('BAD_REQUEST', `level: ${wrong}`);
+    if (level === undefined && reset) levels.reset();
+    if (level !== undefined || reset) log.info({ level: levels.text() }, 'the log level has been set');
+    return levels.text();
+  }
+
+  /** JSON text in pieces (wire contract, section 9.5). */
+  configDump(pretty: boolean): AsyncIterable<string> {
+    const { report } = this.#deps;
+    if (report === undefined) throw new AgentError('INTERNAL', 'this agent tells nothing of its node');
+    return report.configDump(this.#pods().map(shownPod), pretty);
+  }
+
+  #pods(): readonly PodRecord[] {
+    return this.#reconciler?.pods() ?? [];
+  }
+
+  async #closeServices(): Promise<void> {
+    await Promise.all((this.#deps.services ?? []).map((service) => service.close()));
+  }
+
+  /** How often serving a pod was begun and ended. */
+  served(): { readonly started: number; readonly stopped: number } {
+    return this.#served.counts();
+  }
+
+  /** As `culvert status` has it. */
+  status(): StatusReply {
     const tunnel = this.#deps.tunnel.status();
-    const kernelEvents = countsByPod(this.#deps.kernel);
+    const known = {
+      openConnections: tunnel.openConnections,
+      events: countsByPod(this.#deps.kernel),
+    };
     return {
       agent: {
         version: this.#options.version,
@@ -209,30 +315,12 @@ export class Agent {
         state: this.#state.kind,
         startedAt: new Date(this.#startedAt).toISOString(),
       },
-      pods: reconciler.pods().map((record) => podStatus(record, tunnel.openConnections, kernelEvents)),
-      unclaimed: this.#unclaimed(reconciler),
-      workers: tunnel.workers.map(({ slot, state, openConnections, restarts, descriptorStops, eventLoopDelayMs }) => ({
-        slot,
-        state,
-        openConnections,
-        restarts,
-        descriptorStops,
-        eventLoopDelayMs: { ...eventLoopDelayMs },
-      })),
-      totals: {
-        accepted: tunnel.totals.accepted,
-        closed: tunnel.totals.closed,
-        failed: tunnel.totals.failed,
-        unattributed: tunnel.totals.unattributed,
-        bytesFromClients: tunnel.totals.bytesFromClients,
-        bytesFromServers: tunnel.totals.bytesFromServers,
-      },
-      ended: { ...tunnel.ended },
-      paths: tunnel.paths,
-      sessions: tunnel.sessions,
-      descriptors: { open: tunnel.descriptors.open, limit: tunnel.descriptors.limit },
+      pods: this.#pods().map((record) => podStatus(record, known)),
+      unclaimed: this.#reconciler === undefined ? [] : this.#unclaimed(this.#reconciler),
+      ...tunnelStatus(tunnel),
       mesh: this.#deps.mesh?.status() ?? null,
       kernelPath: kernelPathStatus(this.#deps.kernelPath),
+      node: this.#deps.report?.status(this.#deps.clock.now() - this.#startedAt) ?? null,
     };
   }
 
@@ -277,35 +365,9 @@ export class Agent {
   }
 }
 
-function kernelPathStatus(path: AgentDeps['kernelPath']): KernelPathStatusReply | null {
-  if (path === undefined) return null;
-  const { state, error, verdicts, services, flows, beats, kubelet } = path.status();
-  return {
-    ...{ state, verdicts, services, flows, heartbeats: beats, kubelet: kubelet ?? null },
-    ...(error === undefined ? {} : { error }),
-  };
-}
-
-function podStatus(
-  record: PodRecord,
-  openConnections: ReadonlyMap<bigint, number>,
-  kernelEvents: ReadonlyMap<bigint, Record<string, number>>,
-): PodStatusReply {
-  const { pod } = record;
+function shownPod(record: PodRecord): ShownPod {
   const cookie = record.kind === 'enrolling' ? undefined : record.cookie;
-  const error = 'error' in record ? record.error : undefined;
-  return {
-    uid: pod.uid,
-    name: pod.name,
-    namespace: pod.namespace,
-    netns: pod.netns,
-    addresses: [...pod.addresses],
-    path: record.kind,
-    ...(error === undefined ? {} : { error }),
-    ...(cookie === undefined ? {} : { netnsCookie: String(cookie) }),
-    openConnections: cookie === undefined ? 0 : (openConnections.get(cookie) ?? 0),
-    kernelEvents: cookie === undefined ? {} : (kernelEvents.get(cookie) ?? {}),
-  };
+  return { pod: record.pod, cookie, isServed: record.kind === 'enrolled' };
 }
 
 /** The options that were given, so that the rest keep their defaults. */

@@ -11,6 +11,8 @@ export interface AgentClientOptions {
   readonly path: string;
   /** Longest wait for the reply. Default: 30,000 ms. */
   readonly deadlineMs?: number;
+  /** The caller has given it up; the call then fails with the signal's reason. Default: never. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -40,11 +42,15 @@ async function exchange(line: string, options: AgentClientOptions): Promise<Uint
   const silent = Promise.withResolvers<never>();
   const giveUp = (): void =>
     silent.reject(new AgentError('AGENT_SILENT', `the agent at ${path} gave no reply within ${deadlineMs} ms`));
+  const leave = (): void => silent.reject(options.signal?.reason);
   deadline.addEventListener('abort', giveUp, { once: true });
   try {
+    options.signal?.addEventListener('abort', leave, { once: true });
+    if (options.signal?.aborted === true) leave();
     return await Promise.race([readLine(socket, line, path), silent.promise]);
   } finally {
     deadline.removeEventListener('abort', giveUp);
+    options.signal?.removeEventListener('abort', leave);
     socket.destroy();
   }
 }

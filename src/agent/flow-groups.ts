@@ -7,8 +7,8 @@ export type FlowMesh = Pick<ReadModel, 'settings' | 'workloadAt' | 'policiesOf' 
 /** Ends that are policy's doing (docs/errors.md, why a connection ended). */
 const REFUSED: ReadonlySet<string> = new Set(['policy-denied', 'policy-changed']);
 
-/** `decision` of a connection of the node's kubelet, which no policy is asked about. */
-export const KUBELET_PROBE = 'kubelet probe';
+/** Reason of the decision of a connection of the node's kubelet, which no policy is asked about. */
+export const KUBELET_PROBE = 'kubelet-probe';
 
 /** @param records of one pod, the newest last */
 export function groupFlows(mesh: FlowMesh, records: readonly FlowRecord[]): RecentFlowsAnswer {
@@ -16,7 +16,7 @@ export function groupFlows(mesh: FlowMesh, records: readonly FlowRecord[]): Rece
   const workloads = new Map<string, Workload>();
   let outsideMesh = 0;
   for (const record of records) {
-    if (record.decision === KUBELET_PROBE) continue;
+    if (record.decision?.reason === KUBELET_PROBE) continue;
     const workload = mesh.workloadAt(mesh.settings.network, record.server.address);
     if (workload === undefined || workload.protocol === 'tcp') outsideMesh += 1;
     // From here it goes to the waypoint, which makes a connection of its own; the other end tells of that one.

@@ -1,5 +1,6 @@
 import { type MeshUpdate, policyName, type ReadModel, type SpiffeId, serviceName } from '../mesh/index.ts';
 import type { Log } from '../telemetry/index.ts';
+import type { ShownCertificate } from './config-dump/certificates.ts';
 import type { Clock, MeshFollower, MeshSource, NodeCertificates, TunnelFeed } from './ports.ts';
 import type { MeshStatusReply } from './protocol.ts';
 
@@ -75,13 +76,21 @@ export class NodeMesh {
       policies: countOf(this.#model.policies()),
       unknownPolicies: [...this.#deps.kernelPath.status().unknownPolicies],
       partialPolicies: this.#partialPolicies(),
-      certificates: this.#deps.certificates.status().map(({ identity, state, notAfter, lastError }) => ({
+      certificates: this.#deps.certificates.status().map(({ identity, state, notBefore, notAfter, lastError }) => ({
         identity,
         state,
+        ...(notBefore === undefined ? {} : { validFrom: new Date(notBefore).toISOString() }),
         ...(notAfter === undefined ? {} : { expires: new Date(notAfter).toISOString() }),
         ...(lastError === undefined ? {} : { lastError }),
       })),
     };
+  }
+
+  /** What may be shown of this node's certificates. */
+  certificates(): ShownCertificate[] {
+    return this.#deps.certificates
+      .status()
+      .map(({ identity, state, chain, roots, lastError }) => ({ identity, state, chain, roots, reason: lastError }));
   }
 
   /** For good: nothing is asked for any more, and no key is kept here. What the tunnel has been told stays in force. */

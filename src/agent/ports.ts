@@ -50,6 +50,18 @@ export interface KernelUpkeep {
   counts(): ReadonlyArray<{ readonly cookie: NetnsCookie; readonly reason: string; readonly count: number }>;
 }
 
+/** What of ours is in the kernel, for people. */
+export interface KernelInventory {
+  /** `running` is as it should be. */
+  programs(): ReadonlyArray<{ readonly name: string; readonly state: string }>;
+  /** Maps that could fill up. */
+  maps(): ReadonlyArray<{ readonly name: string; readonly entries: number; readonly capacity: number }>;
+  /** Records that a full ring has not taken. */
+  lostRecords(): { readonly flows: number; readonly events: number; readonly alarms: number };
+  /** By captured pod: connections that were open before it was enrolled, and still are. */
+  earlierConnections(): ReadonlyMap<bigint, number>;
+}
+
 /** The pods that are captured, by this agent or still by an earlier one. */
 export interface CapturedPods {
   /** Closes the listeners of all of them: what is captured is refused, until an agent listens again. */
@@ -89,6 +101,10 @@ export interface WorkerStatus {
   readonly descriptorStops: number;
   /** How late its event loop was in the last second. */
   readonly eventLoopDelayMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** CPU time of this slot's threads since the agent started. */
+  readonly cpuSeconds: number;
+  /** That the thread's JavaScript uses. */
+  readonly heapBytes: number;
 }
 
 export interface TunnelStatus {
@@ -203,9 +219,15 @@ export interface NodeCertificates {
 
 export interface CertificateStatus {
   readonly identity: SpiffeId;
-  readonly state: string;
-  /** End of its validity, milliseconds since the epoch. */
+  /** `renewing`: there is one that is valid still. */
+  readonly state: 'initializing' | 'available' | 'renewing' | 'unavailable';
+  /** Its validity, milliseconds since the epoch. */
+  readonly notBefore: number | undefined;
   readonly notAfter: number | undefined;
+  /** PEM, leaf first, without the root; undefined: there is none. */
+  readonly chain: string | undefined;
+  /** PEM, those that go with it. */
+  readonly roots: readonly string[];
   /** Why the last attempt failed; undefined if it did not. */
   readonly lastError: string | undefined;
 }

@@ -15,8 +15,17 @@ import {
   parseCidr,
 } from '../mesh/index.ts';
 import { AgentError, agentErrorCodes } from './errors.ts';
+import {
+  type ExplainRequest,
+  explainRequest,
+  explanation,
+  type FlowsRequest,
+  flowPage,
+  flowsRequest,
+} from './flow-protocol.ts';
 import { policyAnswer, recentFlowsAnswer } from './policy-protocol.ts';
 import { MAX_QUESTION_LENGTH } from './policy-question.ts';
+import { nodeStatus } from './status-protocol.ts';
 
 /** Longest request line, without its newline. */
 export const MAX_REQUEST_BYTES = 65_536;
@@ -97,8 +106,19 @@ const wireRequest = z.discriminatedUnion(
       explain: z.boolean().default(false),
     }),
     z.strictObject({ method: z.literal('recent-flows'), uid }),
+    z.strictObject({ method: z.literal('config-dump') }),
+    z.strictObject({
+      method: z.literal('log-level'),
+      level: z.string().max(1024).optional(),
+      reset: z.boolean().default(false),
+    }),
+    flowsRequest,
+    explainRequest,
   ],
-  { error: 'must be one of "enrol", "withdraw", "status", "metrics", "policy-test", "recent-flows"' },
+  {
+    error:
+      'must be one of "enrol", "withdraw", "status", "metrics", "policy-test", "recent-flows", "config-dump", "log-level", "flows", "explain"',
+  },
 );
 
 /** A pod as it is written on the wire and in the state file. */
@@ -112,7 +132,15 @@ export type Request =
   /** Whether one may connect to another; `explain`: every policy and rule too. */
   | { readonly method: 'policy-test'; readonly from: string; readonly to: string; readonly explain: boolean }
   /** Connections of one pod that ended last. */
-  | { readonly method: 'recent-flows'; readonly uid: string };
+  | { readonly method: 'recent-flows'; readonly uid: string }
+  /** What the agent knows, as `istioctl ztunnel-config` reads it. */
+  | { readonly method: 'config-dump' }
+  /** Tells the log's level; before that sets it, or has it as it was at the start. */
+  | { readonly method: 'log-level'; readonly level?: string | undefined; readonly reset: boolean }
+  /** Connections that ended last, of all pods. */
+  | FlowsRequest
+  /** What would become of a connection, or what became of one. */
+  | ExplainRequest;
 
 export type EnrolResult = 'enrolled' | 'updated' | 'unchanged';
 export type WithdrawResult = 'withdrawn' | 'unchanged';
@@ -130,6 +158,8 @@ const podStatus = z.object({
   openConnections: z.number(),
   /** What the kernel did with its connections since it was enrolled, by reason (docs/kernel.md). */
   kernelEvents: z.record(z.string(), z.number()),
+  /** Of these, what went past the mesh, by the reasons of `culvert_uncaptured_total`. */
+  uncaptured: z.record(z.string(), z.number()),
 });
 
 const meshStatus = z.object({
@@ -153,7 +183,8 @@ const meshStatus = z.object({
     z.object({
       identity: z.string(),
       state: z.string(),
-      /** Absent: there is none. */
+      /** Its validity. Absent: there is none. */
+      validFrom: z.string().optional(),
       expires: z.string().optional(),
       /** Why the last attempt failed; absent if it did not. */
       lastError: z.string().optional(),
@@ -215,6 +246,8 @@ const statusReply = z.object({
   mesh: meshStatus.nullable(),
   /** Null: the agent follows no control process. */
   kernelPath: kernelPathStatus.nullable(),
+  /** Null: the agent has been put together without it. */
+  node: nodeStatus.nullable(),
 });
 
 export type PodStatusReply = z.infer<typeof podStatus>;
@@ -238,6 +271,10 @@ const replySchemas = {
   metrics: z.object({ ok: z.literal(true), metrics: z.string() }),
   'policy-test': z.object({ ok: z.literal(true), answer: policyAnswer }),
   'recent-flows': z.object({ ok: z.literal(true), recent: recentFlowsAnswer }),
+  'config-dump': z.object({ ok: z.literal(true), dump: z.record(z.string(), z.unknown()) }),
+  'log-level': z.object({ ok: z.literal(true), level: z.string() }),
+  flows: z.object({ ok: z.literal(true), page: flowPage }),
+  explain: z.object({ ok: z.literal(true), explanation }),
 };
 
 /** What each method answers with. */

@@ -1,212 +1,221 @@
-import type { Address, Endpoint, FlowPath, FlowRecord, NetnsCookie, SpiffeId } from '../mesh/index.ts';
-
-export interface RecentFlowsDeps {
-  /** Whether the pod is still captured: connections of a withdrawn one live on, and nobody asks for them any more. */
-  isKnown(pod: NetnsCookie): boolean;
-}
+import type { FlowRecord, NetnsCookie, Pod } from '../mesh/index.ts';
+import type { FlowFilter, FlowPage, FlowView } from '../telemetry/index.ts';
+import { FlowValues, idPrefix } from './flow-columns.ts';
+import { FlowQuery } from './flow-query.ts';
+import { KeptFlows } from './kept-flows.ts';
 
 export interface RecentFlowsOptions {
   /** Records kept of each pod. Default: 1,000. */
   readonly perPod?: number;
 }
 
+/** Which flows are wanted, and from where on. */
+export interface FlowQuestion extends FlowFilter {
+  /** Sequence number; 0: the newest that match. Default: 0. */
+  readonly after?: number;
+  /** At most so many. Default: 100. */
+  readonly limit?: number;
+}
+
 /**
- * The connections that ended last, of each pod of this node.
- *
- * A busy node ends thousands a second, so a record is kept as numbers in arrays that are made once for a pod (about 70
- * bytes a record), and a text, of which there are few different ones, is kept once.
+ * When so many records have been looked at for one answer, that is the answer: it takes some milliseconds. What follows is
+ * asked for again and again; for the newest, which nobody asks for so often, more is looked at (25 ms).
+ */
+const MOST_LOOKED_AT = 20_000;
+const MOST_LOOKED_BACK = 200_000;
+/** Sequence numbers that are gone through first; twice as many whenever they do not suffice. */
+const FIRST_STEP = 2_000;
+
+interface PodFlows {
+  readonly pod: Pod;
+  readonly kept: KeptFlows;
+}
+
+type Chosen = ReadonlyArray<readonly [NetnsCookie, PodFlows]>;
+
+/** A record that is wanted. */
+interface Hit extends PodFlows {
+  readonly cookie: NetnsCookie;
+  readonly at: number;
+  readonly sequence: number;
+}
+
+/**
+ * The connections that ended last, of each pod of this node that is captured, with all that was decided about them. Each
+ * record has a number of its own, one above that of the record before it, whatever its pod.
  */
 export class RecentFlows {
-  readonly #deps: RecentFlowsDeps;
   readonly #perPod: number;
-  readonly #texts = new Texts();
-  readonly #rings = new Map<NetnsCookie, Ring>();
+  readonly #values = new FlowValues();
+  readonly #pods = new Map<NetnsCookie, PodFlows>();
+  readonly #waiting = new Set<() => void>();
+  #last = 0;
 
-  constructor(deps: RecentFlowsDeps, options: RecentFlowsOptions = {}) {
-    this.#deps = deps;
+  constructor(options: RecentFlowsOptions = {}) {
     this.#perPod = options.perPod ?? 1_000;
+  }
+
+  /** A pod is captured, or no longer: then it is forgotten, and what its open connections still tell is not taken. */
+  podChanged(pod: Pod, cookie: NetnsCookie, state: 'enrolled' | 'captured' | 'left'): void {
+    const known = this.#pods.get(cookie);
+    if (state === 'left') {
+      known?.kept.clear();
+      this.#pods.delete(cookie);
+    } else this.#pods.set(cookie, { pod, kept: known?.kept ?? new KeptFlows(this.#perPod, this.#values) });
   }
 
   /** In the order in which they ended. Those of pods that are not known are left out. */
   add(records: readonly FlowRecord[]): void {
-    this.#forgetWithdrawn();
-    for (const record of records) this.#ringOf(record.pod)?.add(record);
+    for (const record of records) {
+      const flows = this.#pods.get(record.pod);
+      if (flows === undefined) continue;
+      this.#last += 1;
+      flows.kept.add(record, this.#last);
+    }
+    for (const added of [...this.#waiting]) added();
   }
 
-  /** The newest last. */
+  /** The newest sequence number. */
+  get last(): number {
+    return this.#last;
+  }
+
+  /** Calls `added` whenever there may be more, until the function that it returns is called. */
+  onAdded(added: () => void): () => void {
+    this.#waiting.add(added);
+    return () => void this.#waiting.delete(added);
+  }
+
+  /** Of one pod, the newest last. */
   of(pod: NetnsCookie): readonly FlowRecord[] {
-    this.#forgetWithdrawn();
-    return this.#rings.get(pod)?.records(pod) ?? [];
+    const kept = this.#pods.get(pod)?.kept;
+    return kept === undefined
+      ? []
+      : Array.from({ length: kept.count }, (_, index) => kept.read(pod, kept.place(index)));
   }
 
-  forget(pod: NetnsCookie): void {
-    this.#rings.get(pod)?.clear();
-    this.#rings.delete(pod);
+  /** Of every pod, the newest last; for those who look at all of them once. */
+  *all(): Generator<FlowRecord> {
+    for (const [cookie, { kept }] of this.#pods)
+      for (let index = 0; index < kept.count; index += 1) yield kept.read(cookie, kept.place(index));
   }
 
-  /** Different texts that are held, for tests. */
-  get textCount(): number {
-    return this.#texts.count;
+  /**
+   * Those whose id begins so, in the order in which they ended: one connection has one record for each pod of this node that
+   * took part in it.
+   *
+   * @param prefix hexadecimal digits
+   * @param most that are told
+   */
+  find(prefix: string, most = 100): readonly FlowView[] {
+    if (!/^[0-9a-f]{1,32}$/.test(prefix)) return [];
+    const wanted = idPrefix(prefix);
+    const found: Hit[] = [];
+    for (const [cookie, { pod, kept }] of this.#pods)
+      for (const at of kept.withId(wanted)) found.push({ pod, kept, cookie, at, sequence: kept.sequence(at) });
+    return found.sort(bySequence).slice(0, most).map(viewOf);
   }
 
-  #ringOf(pod: NetnsCookie): Ring | undefined {
-    const found = this.#rings.get(pod);
-    if (found !== undefined || !this.#deps.isKnown(pod)) return found;
-    const made = new Ring(this.#perPod, this.#texts);
-    this.#rings.set(pod, made);
-    return made;
+  /** The pods whose flows are kept and that are called so: by uid, `namespace/name` or name. */
+  podsCalled(text: string): readonly Pod[] {
+    return [...this.#pods.values()].map(({ pod }) => pod).filter((pod) => isCalled(pod, text));
   }
 
-  #forgetWithdrawn(): void {
-    for (const pod of this.#rings.keys()) if (!this.#deps.isKnown(pod)) this.forget(pod);
+  /** In the order in which they ended. Fewer than there are, if there is much to look at: `next` tells where to go on. */
+  page({ after = 0, limit = 100, ...filter }: FlowQuestion = {}): FlowPage {
+    const chosen = [...this.#pods].filter(([, { pod }]) => filter.pod === undefined || isCalled(pod, filter.pod));
+    const query = new FlowQuery(this.#values, filter);
+    // From before a restart: what this agent has seen since is all new.
+    if (after > 0) return this.#following(chosen, after > this.#last ? 0 : after, limit, query);
+    return { flows: this.#newest(chosen, limit, query), next: this.#last, missed: 0 };
+  }
+
+  /** Different values that are held, for tests. */
+  get held(): number {
+    const { texts, parties, services } = this.#values;
+    return texts.count + parties.count + services.count;
+  }
+
+  #following(chosen: Chosen, after: number, limit: number, query: FlowQuery): FlowPage {
+    const missed = this.#missed(chosen, after);
+    const look = new Look(chosen, query, MOST_LOOKED_AT);
+    let until = after;
+    for (let step = FIRST_STEP; until < this.#last && look.mayGoOn(limit); step *= 2) {
+      look.between(until, until + step);
+      until += step;
+    }
+    const hits = look.hits.sort(bySequence);
+    const next = hits.length > limit ? (hits[limit - 1]?.sequence ?? until) : Math.min(until, this.#last);
+    return { flows: hits.slice(0, limit).map(viewOf), next, missed };
+  }
+
+  #newest(chosen: Chosen, limit: number, query: FlowQuery): FlowView[] {
+    const look = new Look(chosen, query, MOST_LOOKED_BACK);
+    let until = this.#last;
+    for (let step = FIRST_STEP; until > 0 && look.mayGoOn(limit); step *= 2) {
+      look.between(until - step, until);
+      until -= step;
+    }
+    return look.hits.sort(bySequence).slice(-limit).map(viewOf);
+  }
+
+  /** Exact where it is about all pods; of some of them it may be fewer, since nobody counts whose the lost ones were. */
+  #missed(chosen: Chosen, after: number): number {
+    let kept = 0;
+    for (const flows of this.#pods.values()) kept += flows.kept.count - flows.kept.firstAfter(after);
+    let most = 0;
+    for (const [, flows] of chosen) most += Math.min(flows.kept.gone, Math.max(0, flows.kept.lastGone - after));
+    return Math.min(most, this.#last - after - kept);
   }
 }
 
-/** Texts that are in use, each once. Number 0 is no text. */
-class Texts {
-  readonly #numbers = new Map<string, number>();
-  readonly #texts: Array<string | undefined> = [undefined];
-  readonly #uses: number[] = [0];
-  readonly #free: number[] = [];
+/** Finds what is wanted, a stretch of sequence numbers after the other. */
+class Look {
+  readonly #chosen: Chosen;
+  readonly #query: FlowQuery;
+  readonly #most: number;
+  /** In no order between the pods. */
+  readonly hits: Hit[] = [];
+  #looked = 0;
 
-  get count(): number {
-    return this.#numbers.size;
+  /** @param most records that are looked at, about */
+  constructor(chosen: Chosen, query: FlowQuery, most: number) {
+    this.#chosen = chosen;
+    this.#query = query;
+    this.#most = most;
   }
 
-  hold(text: string | undefined): number {
-    if (text === undefined) return 0;
-    const known = this.#numbers.get(text);
-    if (known !== undefined) {
-      this.#uses[known] = (this.#uses[known] ?? 0) + 1;
-      return known;
-    }
-    const number = this.#free.pop() ?? this.#texts.length;
-    this.#numbers.set(text, number);
-    this.#texts[number] = text;
-    this.#uses[number] = 1;
-    return number;
+  mayGoOn(limit: number): boolean {
+    return this.hits.length < limit && this.#looked < this.#most;
   }
 
-  release(number: number): void {
-    const text = this.#texts[number];
-    if (text === undefined) return;
-    const left = (this.#uses[number] ?? 0) - 1;
-    this.#uses[number] = left;
-    if (left > 0) return;
-    this.#numbers.delete(text);
-    this.#texts[number] = undefined;
-    this.#free.push(number);
-  }
-
-  read(number: number): string | undefined {
-    return this.#texts[number];
+  between(after: number, until: number): void {
+    for (const [cookie, { pod, kept }] of this.#chosen)
+      for (let index = kept.firstAfter(after); index < kept.count; index += 1) {
+        const at = kept.place(index);
+        const sequence = kept.sequence(at);
+        if (sequence > until) break;
+        this.#looked += 1;
+        if (this.#query.matches(kept, at)) this.hits.push({ pod, kept, cookie, at, sequence });
+      }
   }
 }
 
-const PATHS: readonly FlowPath[] = ['kernel', 'tunnel', 'plain', 'passthrough'];
-const OUTBOUND = 0x80;
+function bySequence(a: Hit, b: Hit): number {
+  return a.sequence - b.sequence;
+}
 
-/** Columns of a record's texts, and of its other whole numbers. */
-const TEXT = { client: 0, server: 1, source: 2, destination: 3, service: 4, ended: 5, decision: 6 } as const;
-const TEXTS_OF_A_RECORD = 7;
-const PORT = { client: 0, server: 1 } as const;
-const NUMBER = { endedAt: 0, bytesSent: 1, bytesReceived: 2, durationMs: 3 } as const;
-const NUMBERS_OF_A_RECORD = 4;
+function viewOf({ pod, kept, cookie, at, sequence }: Hit): FlowView {
+  const { pod: _, ...record } = kept.read(cookie, at);
+  return {
+    ...record,
+    sequence,
+    podUid: pod.uid,
+    podName: pod.name,
+    podNamespace: pod.namespace,
+  };
+}
 
-/** The records of one pod; a new one takes the place of the oldest. */
-class Ring {
-  readonly #capacity: number;
-  readonly #texts: Texts;
-  readonly #kinds: Uint8Array;
-  readonly #ports: Uint16Array;
-  readonly #words: Uint32Array;
-  readonly #numbers: Float64Array;
-  /** Ever added; modulo the capacity it is the next place. */
-  #added = 0;
-
-  constructor(capacity: number, texts: Texts) {
-    this.#capacity = capacity;
-    this.#texts = texts;
-    this.#kinds = new Uint8Array(capacity);
-    this.#ports = new Uint16Array(capacity * 2);
-    this.#words = new Uint32Array(capacity * TEXTS_OF_A_RECORD);
-    this.#numbers = new Float64Array(capacity * NUMBERS_OF_A_RECORD);
-  }
-
-  add(record: FlowRecord): void {
-    const at = this.#added % this.#capacity;
-    const words = at * TEXTS_OF_A_RECORD;
-    this.#releaseTexts(at);
-    this.#added += 1;
-    this.#kinds[at] = PATHS.indexOf(record.path) | (record.direction === 'outbound' ? OUTBOUND : 0);
-    this.#ports[at * 2 + PORT.client] = record.client?.port ?? 0;
-    this.#ports[at * 2 + PORT.server] = record.server.port;
-    this.#words[words + TEXT.client] = this.#texts.hold(record.client?.address);
-    this.#words[words + TEXT.server] = this.#texts.hold(record.server.address);
-    this.#words[words + TEXT.source] = this.#texts.hold(record.sourceIdentity);
-    this.#words[words + TEXT.destination] = this.#texts.hold(record.destinationIdentity);
-    this.#words[words + TEXT.service] = this.#texts.hold(record.service);
-    this.#words[words + TEXT.ended] = this.#texts.hold(record.ended);
-    this.#words[words + TEXT.decision] = this.#texts.hold(record.decision);
-    const numbers = at * NUMBERS_OF_A_RECORD;
-    this.#numbers[numbers + NUMBER.endedAt] = record.endedAt;
-    this.#numbers[numbers + NUMBER.bytesSent] = record.bytesSent;
-    this.#numbers[numbers + NUMBER.bytesReceived] = record.bytesReceived;
-    this.#numbers[numbers + NUMBER.durationMs] = record.durationMs;
-  }
-
-  records(pod: NetnsCookie): FlowRecord[] {
-    const first = Math.max(0, this.#added - this.#capacity);
-    return Array.from({ length: this.#added - first }, (_, index) => this.#read(pod, (first + index) % this.#capacity));
-  }
-
-  clear(): void {
-    for (let at = 0; at < this.#capacity; at += 1) this.#releaseTexts(at);
-    this.#added = 0;
-  }
-
-  #read(pod: NetnsCookie, at: number): FlowRecord {
-    const kind = this.#kinds[at] ?? 0;
-    const serverPort = this.#ports[at * 2 + PORT.server] ?? 0;
-    const server: Endpoint = { address: (this.#text(at, TEXT.server) ?? '') as Address, port: serverPort };
-    return {
-      pod,
-      endedAt: this.#number(at, NUMBER.endedAt),
-      direction: (kind & OUTBOUND) === 0 ? 'inbound' : 'outbound',
-      path: PATHS[kind & ~OUTBOUND] ?? 'plain',
-      client: this.#client(at),
-      server,
-      sourceIdentity: this.#text(at, TEXT.source) as SpiffeId | undefined,
-      destinationIdentity: this.#text(at, TEXT.destination) as SpiffeId | undefined,
-      service: this.#text(at, TEXT.service),
-      ended: this.#text(at, TEXT.ended) ?? '',
-      decision: this.#text(at, TEXT.decision),
-      bytesSent: this.#number(at, NUMBER.bytesSent),
-      bytesReceived: this.#number(at, NUMBER.bytesReceived),
-      durationMs: this.#number(at, NUMBER.durationMs),
-    };
-  }
-
-  #client(at: number): Endpoint | undefined {
-    const address = this.#text(at, TEXT.client);
-    return address === undefined
-      ? undefined
-      : { address: address as Address, port: this.#ports[at * 2 + PORT.client] ?? 0 };
-  }
-
-  #text(at: number, column: number): string | undefined {
-    return this.#texts.read(this.#words[at * TEXTS_OF_A_RECORD + column] ?? 0);
-  }
-
-  #number(at: number, column: number): number {
-    return this.#numbers[at * NUMBERS_OF_A_RECORD + column] ?? 0;
-  }
-
-  #releaseTexts(at: number): void {
-    const words = at * TEXTS_OF_A_RECORD;
-    for (let column = 0; column < TEXTS_OF_A_RECORD; column += 1) {
-      this.#texts.release(this.#words[words + column] ?? 0);
-      this.#words[words + column] = 0;
-    }
-  }
+function isCalled({ uid, name, namespace }: Pod, text: string): boolean {
+  return text === uid || text === name || text === `${namespace}/${name}`;
 }

@@ -19,6 +19,10 @@ export interface RunDirectory {
   readonly socket: string;
   readonly lock: string;
   readonly state: string;
+  /** What the counters of the kernel path stand at. */
+  readonly series: string;
+  /** What the dashboard asks for, where it has made it itself. */
+  readonly dashboardToken: string;
 }
 
 /** The names, without looking at the disk. */
@@ -28,6 +32,8 @@ export function runDirectory(path: string, owner: RunDirectoryOwner = 'agent'): 
     socket: join(path, `${owner}.sock`),
     lock: join(path, `${owner}.lock`),
     state: join(path, 'state.json'),
+    series: join(path, 'series.jsonl'),
+    dashboardToken: join(path, 'dashboard-token'),
   };
 }
 
@@ -62,7 +68,17 @@ export function claimRunDirectory(path: string, uid: number, owner: RunDirectory
     ...names,
     release: lock.release,
     remove() {
-      for (const own of [names.socket, names.state, `${names.state}.new`, `${names.state}.corrupt`, names.lock])
+      const { socket, state, series, dashboardToken } = names;
+      for (const own of [
+        socket,
+        state,
+        `${state}.new`,
+        `${state}.corrupt`,
+        series,
+        `${series}.new`,
+        dashboardToken,
+        names.lock,
+      ])
         rmSync(own, { force: true });
       lock.release();
       try {

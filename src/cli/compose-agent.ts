@@ -1,21 +1,29 @@
 /** Joins the rooms into a node agent. */
 import { existsSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import process from 'node:process';
 import {
+  type AdminAddress,
   Agent,
   type AgentDeps,
   claimRunDirectory,
   systemClock,
   systemDirectories,
   type Tunnel,
+  TunnelUse,
 } from '../agent/index.ts';
 import { duplicate, openKernel, peerUid } from '../kernel/index.ts';
-import { type MeshUpdate, messageOf } from '../mesh/index.ts';
-import { type LogLevel, openLog, openMetrics } from '../telemetry/index.ts';
+import { type FlowSink, type MeshUpdate, messageOf } from '../mesh/index.ts';
+import type { LogLevel } from '../telemetry/index.ts';
 import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
+import { joinAdmin, openScopedLog, portStatus, preflightAtStart } from './compose-admin.ts';
+import { joinDashboard, openLiveSeries } from './compose-dashboard.ts';
 import { joinMesh, type MeshOptions } from './compose-mesh.ts';
+import { joinTelemetry } from './compose-telemetry.ts';
+import type { DashboardOptions } from './dashboard-options.ts';
 import { type ExitCode, exitCode } from './exit.ts';
 import { runService } from './service.ts';
+import type { TelemetryOptions } from './telemetry-options.ts';
 import { version } from './version.ts';
 
 /** What the process holds beside pods and connections: programs, maps, logs, the agent socket's clients. */
@@ -33,26 +41,51 @@ interface AgentCommandOptions {
   readonly drain: number;
   /** Undefined: connections are only relayed. */
   readonly mesh: MeshOptions | undefined;
+  /** Undefined: no admin port. */
+  readonly admin: AdminAddress | undefined;
+  readonly telemetry: TelemetryOptions;
+  readonly dashboard: DashboardOptions;
 }
 
 export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> {
-  const log = openLog({ level: options.logLevel });
-  const metrics = openMetrics();
+  const scoped = openScopedLog(options.logLevel);
+  const { log } = scoped;
+  const telemetry = joinTelemetry({ log }, options.telemetry);
+  const { metrics } = telemetry;
   try {
     const { cgroup, bpffs, workers } = options;
     const uid = process.geteuid?.() ?? 0;
     const run = claimRunDirectory(options.run, uid);
+    const preflight = preflightAtStart({ cgroup, bpffs });
     const kernel = openKernel({ cgroup, bpffs, workers });
     const limit = descriptorLimit();
-    const logsConnections = options.logLevel === 'debug' || options.logLevel === 'trace';
+    const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    const live = openLiveSeries();
+    const use = new TunnelUse(live.reader(telemetry.book, 'tunnel'));
+    const told: FlowSink = {
+      add: (records) => {
+        telemetry.flows.add(records);
+        dashboard.flows.add(records);
+      },
+    };
+    const flows: FlowSink = {
+      add: (records) => {
+        joined?.flows.add(records);
+        told.add(records);
+      },
+    };
     const tunnel: TunnelWorkers = new TunnelWorkers(
       {
-        log,
+        log: scoped.tunnel,
         duplicate,
         // Workers ask when they are started, so not before `joined` is there.
         meshSnapshot: () => joined?.mesh.snapshot() ?? NO_MESH,
         wantCertificate: (identity) => joined?.mesh.wantCertificate(identity),
-        ...(options.mesh === undefined ? {} : { flowsEnded: (records) => joined?.flows.add(records) }),
+        flows,
+        ...(options.telemetry.accessLogStart
+          ? { flowOpened: (subject, id) => telemetry.accessLog.opened(subject, id) }
+          : {}),
+        series: use,
         ...(options.mesh?.kernelPath === true
           ? { pathWanted: ({ source, destination }) => joined?.kernelPath.request(source, destination) }
           : {}),
@@ -62,18 +95,52 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         workers,
         descriptorLimit: limit,
         descriptorReserve: descriptorReserve(limit, workers),
-        logsConnections,
+        seriesIdleSeconds: options.telemetry.seriesIdle,
         composition: { bpffs },
         ...(options.mesh === undefined ? {} : { mesh: tunnelMesh(options.mesh) }),
       },
     );
-    const joined = options.mesh && joinMesh({ kernel, tunnel, log }, options.mesh, { cgroup, logsConnections });
+    const joined =
+      options.mesh &&
+      joinMesh(
+        { kernel, tunnel, log: scoped.mesh, flows: told, series: live.reader(telemetry.book, 'kernel') },
+        options.mesh,
+        {
+          cgroup,
+          journal: { path: run.series, bootId },
+          kernelPathAs: options.telemetry.kernelPathSecurity,
+          seriesIdleSeconds: options.telemetry.seriesIdle,
+        },
+      );
     if (joined === undefined) {
       log.warn({}, 'no control process is given: connections are relayed, never encrypted');
       // What an earlier agent has vouched for.
       kernel.clearPaths();
       kernel.setKubelet(undefined);
     }
+    const admin = joinAdmin(
+      {
+        kernel,
+        tunnel,
+        log,
+        levels: scoped.levels,
+        metrics,
+        use,
+        joined,
+        series: () => telemetry.book.counts(),
+        otherPorts: () => [
+          ...(telemetry.server === undefined ? [] : [portStatus('metrics', telemetry.server)]),
+          ...dashboard.ports(),
+        ],
+        agent: () => node,
+      },
+      { at: options.admin, preflight, config: { ...options } },
+    );
+    const dashboard = joinDashboard(
+      { tunnel, log, metrics, live, use, costs: admin.costs, joined, run, agent: () => node },
+      { ...options.dashboard, node: options.mesh?.node ?? hostname() },
+    );
+    admin.routes?.mount(dashboard.handle);
     const deps: AgentDeps = {
       kernel: {
         prepare: (pod) => kernel.prepare(pod),
@@ -91,20 +158,29 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         peerUid,
       },
       tunnel: tunnel satisfies Tunnel,
-      ...(joined && { mesh: joined.mesh, kernelPath: joined.kernelPath, policy: joined.policy }),
+      ...(joined && {
+        mesh: joined.mesh,
+        kernelPath: joined.kernelPath,
+        policy: joined.policy,
+        flows: joined.flows,
+        explain: joined.explain,
+      }),
+      report: admin.report,
+      levels: scoped.levels,
+      services: [...telemetry.services, ...admin.services, ...dashboard.services],
       clock: systemClock,
       directories: systemDirectories(log),
       log,
       metrics,
     };
-    const node = new Agent(deps, {
+    const node: Agent = new Agent(deps, {
       run,
-      bootId: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
+      bootId,
       version: version(),
       uid,
       drainMs: options.drain * 1000,
     });
-    return await runService(node, process);
+    return await runService(node, process, admin.quitAsked);
   } catch (error) {
     log.fatal({ error }, messageOf(error));
     return exitCode.failed;

@@ -13,4 +13,4 @@ if (parentPort === null) throw new Error('compose-worker.ts is the entry of a wo
 const data: TunnelWorkerData = workerData;
 const { bpffs } = data.composition as WorkerComposition;
 const sockets = createPodSockets(bpffs);
-runTunnelWorker({ port: parentPort, sockets, timeouts: sockets }, data);
+runTunnelWorker({ port: parentPort, sockets, timeouts: sockets, meter: sockets }, data);

@@ -3,8 +3,11 @@ import { availableParallelism } from 'node:os';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { codeOf, messageOf } from '../mesh/index.ts';
 import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
+import { type DashboardFlags, withDashboard } from './dashboard-options.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
+import { addFlowCommands } from './flow-commands.ts';
 import { addPolicyCommands } from './policy-command.ts';
+import { type TelemetryFlags, telemetryOptions, withTelemetry } from './telemetry-options.ts';
 import { version } from './version.ts';
 
 const MAX_WORKERS = 64;
@@ -35,7 +38,7 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
   const command = (name: string, description: string): Command =>
     culvert.command(name).description(description).allowExcessArguments(false);
 
-  withLog(withNode(command('agent', 'serve the pods of this node until SIGTERM')))
+  withTelemetry(withDashboard(withLog(withNode(command('agent', 'serve the pods of this node until SIGTERM')))))
     .option('--node <name>', "this node's name; together with --control")
     .option('--control <path>', "this node's socket of the control process; without it connections are only relayed")
     .option(
@@ -58,29 +61,53 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
         .choices(['on', 'off'])
         .default('on'),
     )
+    .option('--admin <place>', 'admin port, [ADDRESS:]PORT on loopback, or off', '127.0.0.1:15000')
     .option(
       '--kubelet-cgroup <dir>',
       "the kubelet's cgroup, whose probes are let in; default: where systemd usually has it",
       absolutePath,
     )
-    .action(async (options: NodeOptions & LogOption & AgentOptions, self: Command) => {
-      const { node, control, poolIdle, pingInterval, pingTimeout, kernelPath, kubeletCgroup, ...rest } = options;
-      if ((node === undefined) !== (control === undefined))
-        self.error('error: give --node and --control together, or neither');
-      if (control === undefined && kubeletCgroup !== undefined)
-        self.error(
-          'error: --kubelet-cgroup needs --control: without a mesh there is no policy that could refuse a probe',
-        );
-      const { kubeletFault } = await import('./compose-mesh.ts');
-      const fault = kubeletCgroup === undefined ? undefined : kubeletFault(kubeletCgroup);
-      if (fault !== undefined) self.error(`error: --kubelet-cgroup: ${fault}`);
-      const { runAgent } = await import('./compose-agent.ts');
-      const mesh =
-        node === undefined || control === undefined
-          ? undefined
-          : { node, control, poolIdle, pingInterval, pingTimeout, kernelPath: kernelPath === 'on', kubeletCgroup };
-      ended(await runAgent({ ...rest, mesh }));
-    });
+    .option(
+      '--flows-per-pod <count>',
+      'connections that are remembered of each pod, for flows and explain',
+      wholeNumber(1, 100_000),
+      1_000,
+    )
+    .action(
+      async (options: NodeOptions & LogOption & AgentOptions & TelemetryFlags & DashboardFlags, self: Command) => {
+        const { node, control, poolIdle, pingInterval, pingTimeout, kernelPath, kubeletCgroup, flowsPerPod, ...more } =
+          options;
+        const { admin, ...rest } = more;
+        if ((node === undefined) !== (control === undefined))
+          self.error('error: give --node and --control together, or neither');
+        if (control === undefined && kubeletCgroup !== undefined)
+          self.error(
+            'error: --kubelet-cgroup needs --control: without a mesh there is no policy that could refuse a probe',
+          );
+        const { kubeletFault } = await import('./compose-mesh.ts');
+        const fault = kubeletCgroup === undefined ? undefined : kubeletFault(kubeletCgroup);
+        if (fault !== undefined) self.error(`error: --kubelet-cgroup: ${fault}`);
+        const { adminAddress } = await import('./admin-address.ts');
+        const at = adminAddress(admin, (text) => self.error(`error: --admin: ${text}`));
+        const { dashboardOptions } = await import('./dashboard-address.ts');
+        const dashboard = dashboardOptions(more, (text) => self.error(`error: ${text}`));
+        const { runAgent } = await import('./compose-agent.ts');
+        const mesh =
+          node === undefined || control === undefined
+            ? undefined
+            : {
+                node,
+                control,
+                poolIdle,
+                pingInterval,
+                pingTimeout,
+                kernelPath: kernelPath === 'on',
+                kubeletCgroup,
+                flowsPerPod,
+              };
+        ended(await runAgent({ ...rest, mesh, admin: at, dashboard, telemetry: telemetryOptions(more) }));
+      },
+    );
 
   withLog(command('control', 'serve the mesh and its certificates to the agents until SIGTERM'))
     .requiredOption('--manifests <dir>', 'folder of Kubernetes YAML that describes the mesh; edits take effect at once')
@@ -133,12 +160,45 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
     });
 
   withRun(command('status', 'what the agent of this node does'))
-    .option('--json', 'for machines', false)
-    .action(async (options: RunOptions & JsonOption) => {
+    .option('--pods', 'all pods, not only those that need a look', false)
+    .option('--json', 'for machines; always with all pods', false)
+    .action(async (options: RunOptions & JsonOption & { pods: boolean }) => {
       const { status } = await import('./status.ts');
       ended(await status(options, output));
     });
 
+  withRun(command('dashboard', "the addresses of this agent's dashboard, with the token where one is needed")).action(
+    async (options: RunOptions) => {
+      const { dashboard } = await import('./dashboard.ts');
+      ended(await dashboard(options, output));
+    },
+  );
+
+  withRun(command('config-dump', 'what the agent knows of the mesh, as istioctl ztunnel-config reads it')).action(
+    async (options: RunOptions) => {
+      const { configDump } = await import('./config-dump.ts');
+      ended(await configDump(options, output));
+    },
+  );
+
+  withRun(command('log-level', "the level of the agent's log; sets it until the agent ends"))
+    .argument('[level]', 'a level, or SCOPE=LEVEL, or several of these with commas in between')
+    .option('--reset', 'as the agent was started', false)
+    .action(async (level: string | undefined, options: RunOptions & { reset: boolean }, self: Command) => {
+      if (level !== undefined && options.reset) self.error('error: give a level or --reset, not both');
+      const { logLevel } = await import('./log-level.ts');
+      ended(await logLevel(level, options, output));
+    });
+
+  addFlowCommands(
+    {
+      flows: command('flows', 'the connections of pods of this node that ended last'),
+      explain: command('explain', 'what becomes of a connection and why, or what became of one'),
+    },
+    RUN,
+    output,
+    ended,
+  );
   addPolicyCommands(command('policy', 'who may connect to whom: check, test, replay'), RUN, output, ended);
 
   withKernel(command('preflight', 'whether this node can run the agent'))
@@ -199,6 +259,8 @@ interface AgentOptions {
   readonly pingTimeout: number;
   readonly kernelPath: 'on' | 'off';
   readonly kubeletCgroup?: string;
+  readonly admin: string;
+  readonly flowsPerPod: number;
 }
 interface ControlOptions {
   readonly manifests: string;

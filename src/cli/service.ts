@@ -18,8 +18,10 @@ const EVER_MS = 2 ** 31 - 1;
 /**
  * Serves until SIGTERM or SIGINT, then stops in good order. A second signal ends it at once: its promise does not wait
  * for the stop.
+ *
+ * @param asked when this is kept it stops, too
  */
-export async function runService(service: Service, signals: Signals): Promise<ExitCode> {
+export async function runService(service: Service, signals: Signals, asked?: Promise<unknown>): Promise<ExitCode> {
   const first = Promise.withResolvers<void>();
   const second = Promise.withResolvers<'at once'>();
   let count = 0;
@@ -34,7 +36,7 @@ export async function runService(service: Service, signals: Signals): Promise<Ex
   const alive = setInterval(() => undefined, EVER_MS);
   try {
     await Promise.race([service.start(), second.promise]);
-    await first.promise;
+    await Promise.race(asked === undefined ? [first.promise] : [first.promise, asked]);
     const end = await Promise.race([service.stop(), second.promise]);
     return end === 'at once' ? exitCode.failed : exitCode.ok;
   } finally {

@@ -3,6 +3,7 @@ import type { CertificateAuthority, SignedCertificate, SigningRequest } from '..
 import type { MeshUpdate } from '../mesh/index.ts';
 import { KnownMesh } from './known-mesh.ts';
 import { Link, type LinkDeps, type LinkOptions, unreachable } from './link.ts';
+import { LinkCounts, type LinkTraffic } from './link-counts.ts';
 import type { FromControl } from './wire.ts';
 
 export interface ControlClientDeps extends LinkDeps {
@@ -63,6 +64,7 @@ export class ControlClient implements CertificateAuthority {
   readonly #deps: ControlClientDeps;
   readonly #options: ControlClientOptions;
   readonly #known = new KnownMesh();
+  readonly #counts = new LinkCounts();
   readonly #startedAt: number;
   #state: State = { kind: 'idle' };
   #listener: ControlListener | undefined;
@@ -97,6 +99,11 @@ export class ControlClient implements CertificateAuthority {
     }
   }
 
+  /** What has come over the connections, and how they ended. */
+  traffic(): LinkTraffic {
+    return this.#counts.traffic();
+  }
+
   /** @throws IdentityError CA_UNREACHABLE at once while there is no connection, and at the deadline; REFUSED, BAD_CSR */
   sign(request: SigningRequest): Promise<SignedCertificate> {
     if (this.#state.kind === 'connected') return this.#state.link.sign(request);
@@ -116,7 +123,8 @@ export class ControlClient implements CertificateAuthority {
   #connect(lost: Lost): void {
     const link: Link = new Link(this.#deps, this.#options, {
       heard: (message) => this.#heard(link, message),
-      ended: (reason) => this.#lost(link, reason),
+      counted: (message, bytes) => this.#counts.heard(message, bytes),
+      ended: (reason, clean) => this.#lost(link, reason, clean),
     });
     this.#enter({ kind: 'connecting', lost, link });
   }
@@ -150,10 +158,11 @@ export class ControlClient implements CertificateAuthority {
     this.#listener?.trusted(roots);
   }
 
-  #lost(link: Link, reason: string): void {
+  #lost(link: Link, reason: string, clean: boolean): void {
     const state = this.#state;
     if (!('link' in state) || state.link !== link) return;
     const wasConnected = state.kind === 'connected';
+    this.#counts.ended(wasConnected ? (clean ? 'Complete' : 'Error') : 'ConnectionError');
     const lost = wasConnected ? { since: this.#deps.clock.now(), reason } : { ...state.lost, reason };
     const pauseMs = this.#pauseMs();
     this.#attempts += 1;

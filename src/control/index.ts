@@ -2,6 +2,7 @@ export type { ControlClientDeps, ControlClientOptions, ControlListener, ControlS
 export { ControlClient } from './client.ts';
 export type { ControlErrorCode } from './errors.ts';
 export { ControlError, controlErrorCodes } from './errors.ts';
+export type { LinkEnd, LinkTraffic } from './link-counts.ts';
 export type { ManifestSource, ManifestSourceDeps, ManifestSourceOptions } from './manifests/source.ts';
 export { nodeSocketPath } from './node-socket.ts';
 export { openManifestSource } from './open-manifests.ts';

@@ -31,9 +31,13 @@ interface Pending {
 
 export interface LinkEvents {
   heard(message: FromControl): void;
-  /** Called once, if not closed before. */
-  ended(reason: string): void;
+  /** A line has been understood; one of several of an update too. Called before `heard`. */
+  counted(message: FromControl, bytes: number): void;
+  /** Called once, if not closed before. `clean`: the control process closed it. */
+  ended(reason: string, clean: boolean): void;
 }
+
+const CLOSED = 'the control process closed the connection';
 
 /** One connection, from the attempt to its end. */
 export class Link {
@@ -57,7 +61,7 @@ export class Link {
     this.#heardAt = deps.clock.now();
     this.#silence = this.#listenFor(this.#silenceMs);
     const reader = new LineReader(MAX_CONTROL_LINE_BYTES, (line) => this.#take(line));
-    let failure = 'the control process closed the connection';
+    let failure = CLOSED;
     this.#socket = connect(options.path);
     this.#socket.on('error', (error) => {
       failure = messageOf(error);
@@ -106,7 +110,7 @@ export class Link {
   #end(reason: string): void {
     if (this.#over) return;
     this.close(reason);
-    this.#events.ended(reason);
+    this.#events.ended(reason, reason === CLOSED);
   }
 
   get #silenceMs(): number {
@@ -124,6 +128,7 @@ export class Link {
   #take(line: Buffer): void {
     if (this.#over) return;
     const message = parseFromControl(line);
+    this.#events.counted(message, line.length);
     if (message.kind === 'update') this.#takePart(message.update, message.more, line.length);
     else {
       if (message.kind === 'signed' || message.kind === 'refused') this.#settle(message);

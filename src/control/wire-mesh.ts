@@ -148,6 +148,7 @@ const policy: z.ZodType<AuthorizationPolicy> = z.object({
   ),
   dryRun: z.boolean(),
   partial: z.literal(true).optional(),
+  partialBecause: name.optional(),
 });
 
 const settings = z.object({

@@ -161,6 +161,13 @@ export function newTraceparent(): string {
   return `00-${randomness.toString('hex', start, middle)}-${randomness.toString('hex', middle, randomnessUsed)}-00`;
 }
 
+const TRACEPARENT = /^(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}/;
+
+/** The trace id of a `traceparent`: 32 lower-case hexadecimal digits. Undefined: it is none. */
+export function traceIdOf(traceparent: string): string | undefined {
+  return TRACEPARENT.exec(traceparent)?.[1];
+}
+
 /** The header fields of a CONNECT. */
 export function connectHeaders(from: {
   /** Whose connection it is. */
@@ -169,11 +176,13 @@ export function connectHeaders(from: {
   readonly client: Endpoint;
   /** Undefined: no service was addressed. */
   readonly serviceHostname?: string | undefined;
+  /** Default: a fresh one. */
+  readonly traceparent?: string;
 }): HeaderFields {
   return [
     ['baggage', baggageOf(from.source)],
     ['forwarded', forwardedOf(from.client, from.serviceHostname)],
-    ['traceparent', newTraceparent()],
+    ['traceparent', from.traceparent ?? newTraceparent()],
   ];
 }
 

@@ -12,6 +12,7 @@ export {
   parseAuthority,
   parseBaggage,
   parseForwarded,
+  traceIdOf,
 } from './headers.ts';
 export type { TunnelPoolDeps, TunnelPoolOptions } from './pool.ts';
 export { TunnelPool } from './pool.ts';

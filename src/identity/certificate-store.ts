@@ -44,6 +44,10 @@ export interface CertificateStatus {
   /** Of the certificate in use, milliseconds since the epoch. */
   readonly notBefore: number | undefined;
   readonly notAfter: number | undefined;
+  /** PEM, leaf first, without the root; undefined: there is none. */
+  readonly chain: string | undefined;
+  /** PEM, those that go with it. */
+  readonly roots: readonly string[];
   /** Why the last attempt failed; undefined if it did not. */
   readonly lastError: string | undefined;
 }
@@ -141,8 +145,8 @@ export class CertificateStore {
     return [...this.#entries.values()].map(({ identity, state }) => {
       const certificate = 'certificate' in state ? state.certificate : undefined;
       const lastError = 'error' in state ? state.error?.message : undefined;
-      const { notBefore, notAfter } = certificate ?? {};
-      return { identity, state: state.kind, notBefore, notAfter, lastError };
+      const { notBefore, notAfter, chain, roots = [] } = certificate ?? {};
+      return { identity, state: state.kind, notBefore, notAfter, chain, roots, lastError };
     });
   }
 

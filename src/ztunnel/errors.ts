@@ -112,7 +112,14 @@ export interface Failure {
   readonly isWorthAnother: boolean;
 }
 
-export function failure(reason: EndReason, text: string = reason): Failure {
+/** What there is to say of an end that comes from outside (wire contract, sections 5.6 and 9.4). */
+const TEXTS: Readonly<Partial<Record<EndReason, string>>> = {
+  'policy-changed': 'connection closed due to policy change',
+  'drain-deadline': 'connection closed due to connection drain',
+};
+
+/** @param text default: of `reason`, or `reason` itself */
+export function failure(reason: EndReason, text: string = TEXTS[reason] ?? reason): Failure {
   return { reason, text, isWorthAnother: false };
 }
 
@@ -156,6 +163,11 @@ export function reasonOfLeg(side: 'client' | 'server', error: unknown): EndReaso
   if (errno === undefined || errno === 'ECONNRESET' || errno === 'EPIPE' || errno === 'ECONNABORTED')
     return `reset-by-${side}`;
   return `${side}-lost`;
+}
+
+/** What there is to say of a broken leg beside its reason; undefined: nothing. */
+export function textOfLeg(side: 'client' | 'server', error: unknown): string | undefined {
+  return reasonOfLeg(side, error) === `reset-by-${side}` ? undefined : messageOf(error);
 }
 
 /** The one place where hbone's codes become reasons. */

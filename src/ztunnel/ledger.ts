@@ -30,6 +30,9 @@ const FIELDS = [
   /** TCP connections of the tunnel's sessions, both directions. */
   'sessionsOpened',
   'sessionsOpen',
+  /** Accepted sockets that are open: of 15001, and of 15006 and 15008. */
+  'outboundSockets',
+  'inboundSockets',
   /** Those that never became a session, because one end did not prove to be who it should. */
   'handshakesFailed',
   /** What dry-run policies would have done; a no of ALLOW policies is a denial. */
@@ -39,11 +42,17 @@ const FIELDS = [
   'delayP50Ms',
   'delayP99Ms',
   'delayMaxMs',
+  /** CPU time of the thread, and memory that its JavaScript uses; of the last second. */
+  'cpuSeconds',
+  'heapBytes',
 ] as const;
 type Field = (typeof FIELDS)[number];
 
 /** How a connection travels. */
 export type Path = 'outboundTunnel' | 'outboundPlain' | 'outboundPassthrough' | 'inboundTunnel' | 'inboundPlain';
+
+/** Which listeners an open socket was accepted by. */
+export type SocketsOpen = 'outboundSockets' | 'inboundSockets';
 
 /** Those that go on counting when a worker's successor begins. */
 export const TOTALS = [
@@ -60,6 +69,7 @@ export const TOTALS = [
   'handshakesFailed',
   'dryRunDenies',
   'dryRunAllows',
+  'cpuSeconds',
 ] as const satisfies readonly Field[];
 export type Total = (typeof TOTALS)[number];
 

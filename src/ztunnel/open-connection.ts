@@ -1,7 +1,8 @@
 import type { Socket } from 'node:net';
-import type { TunnelConnection, TunnelStream } from '../hbone/index.ts';
-import type { Endpoint, SpiffeId } from '../mesh/index.ts';
+import { newTraceparent, type TunnelConnection, type TunnelStream, traceIdOf } from '../hbone/index.ts';
+import { type Endpoint, type FlowId, responseFlagsOf } from '../mesh/index.ts';
 import type { Decision } from '../policy/index.ts';
+import type { FlowEnd, SeriesTable } from '../telemetry/index.ts';
 import type { Client } from './client.ts';
 import {
   type EndReason,
@@ -12,13 +13,17 @@ import {
   failureOfTunnel,
   reasonOfLeg,
 } from './errors.ts';
-import type { Facts } from './facts.ts';
-import type { FlowSubject } from './flow-log.ts';
-import { type Leg, Relay } from './relay.ts';
+import { flowDecisionOf } from './flow-decision.ts';
+import type { Subject } from './flow-subjects.ts';
+import type { SocketMeasure, SocketMeter } from './ports.ts';
+import { type ByteCounts, type Leg, Relay, type RelayRecord } from './relay.ts';
 import { resetSocket, SocketLeg } from './socket-leg.ts';
 
 /** Source ports that are tried for one connection. */
 const MOST_SOURCES = 64;
+/** It is not known yet where it goes. */
+const NO_SLOT = -1;
+const NO_DRY_RUN: Decision['dryRun'] = [];
 
 type State =
   | { readonly name: 'accepted' }
@@ -27,29 +32,15 @@ type State =
   | { readonly name: 'dialling'; readonly server: Socket; readonly settle: (failure: Failure) => void }
   | { readonly name: 'tunnelling'; readonly attempt: AbortController }
   | { readonly name: 'connected'; readonly by: 'socket'; readonly server: Socket }
-  | { readonly name: 'connected'; readonly by: 'stream'; readonly server: TunnelStream; readonly peer: SpiffeId }
+  | { readonly name: 'connected'; readonly by: 'stream'; readonly server: TunnelStream }
   | { readonly name: 'relaying'; readonly relay: Relay; readonly by: 'socket' | 'stream' }
   | { readonly name: 'over'; readonly reason: EndReason };
 
-export interface Refusal {
-  readonly text: string;
-  readonly facts: Facts;
-}
-
 /** What is left of a connection. */
-export interface ConnectionRecord {
+export interface ConnectionRecord extends FlowEnd {
   readonly ended: EndReason;
-  /** What there is to say of a connection that could not be. */
-  readonly refusal: Refusal | undefined;
-  /** What there is to say of one that was relayed; undefined: nobody wants to know. */
-  readonly facts: Facts | undefined;
-  /** What it was; undefined: it is not known, or nobody wants to know. */
-  readonly subject: FlowSubject | undefined;
-  /** What policy said last; undefined: it was not asked. */
-  readonly decision: Decision | undefined;
-  readonly bytesFromClient: number;
-  readonly bytesFromServer: number;
-  readonly durationMs: number;
+  /** What it was; undefined: nothing at all is known of it. */
+  readonly subject: Subject | undefined;
 }
 
 /** Whoever ends a connection when policy forbids it. */
@@ -60,9 +51,14 @@ export interface Watch {
   leave(): void;
 }
 
-interface OpenConnectionDeps {
+export interface OpenConnectionDeps {
+  /** Where it is counted. */
+  readonly series: SeriesTable;
+  readonly meter: SocketMeter;
   /** A leg's socket has been flushed and its end is next. */
   beforeEnd(socket: Socket): void;
+  /** It is known where it goes, for the first time. Undefined: nobody wants to know. */
+  readonly addressed?: ((subject: Subject, id: FlowId) => void) | undefined;
   /** It may hold so many descriptors more, or fewer, from now on. */
   holds(descriptors: number): void;
 }
@@ -83,8 +79,6 @@ interface DialOptions {
  */
 export class OpenConnection {
   readonly over: Promise<ConnectionRecord>;
-  /** What its record shall say that it was. */
-  subject: FlowSubject | undefined;
 
   readonly #client: Client;
   readonly #deps: OpenConnectionDeps;
@@ -92,6 +86,14 @@ export class OpenConnection {
   #state: State = { name: 'accepted' };
   #descriptors = 0;
   #guard: Watch | undefined;
+  #traceparent: string | undefined;
+  #subject: Subject | undefined;
+  /** Where it has been counted as open. */
+  #slot = NO_SLOT;
+  /** Servers, or peers, that were tried. */
+  #attempts = 0;
+  #connectedAt: number | undefined;
+  #measure: SocketMeasure | undefined;
   #finish: (record: ConnectionRecord) => void = () => {};
 
   constructor(client: Client, deps: OpenConnectionDeps) {
@@ -108,6 +110,46 @@ export class OpenConnection {
     return this.#state.name;
   }
 
+  /** What is known of it so far. */
+  get subject(): Subject | undefined {
+    return this.#subject;
+  }
+
+  /** By what its other end shall know it. */
+  get traceparent(): string {
+    this.#traceparent ??= newTraceparent();
+    return this.#traceparent;
+  }
+
+  /** By what its peer knows it; undefined, or nothing of the kind: the peer does not say. */
+  knownBy(traceparent: string | undefined): void {
+    if (traceparent !== undefined && traceIdOf(traceparent) !== undefined) this.#traceparent = traceparent;
+  }
+
+  /** As much as is known of it before it is known where it goes: for its record, in case it never is. */
+  asks(subject: Subject): void {
+    if (this.#slot === NO_SLOT) this.#subject = subject;
+  }
+
+  /**
+   * It is known where it goes: it is counted from now on. Called again when it is to go elsewhere.
+   *
+   * @param before why it does not go where it should have gone
+   */
+  goesTo(subject: Subject, before?: Failure): void {
+    if (this.#is('over')) return;
+    const { series } = this.#deps;
+    const slot = series.slotOf(subject, '-');
+    const isFirst = this.#slot === NO_SLOT;
+    if (slot !== this.#slot) {
+      this.#uncount(before?.reason ?? 'internal');
+      series.opened(slot);
+    }
+    this.#slot = slot;
+    this.#subject = subject;
+    if (isFirst) this.#deps.addressed?.(subject, traceIdOf(this.traceparent) ?? '');
+  }
+
   /** Policy watches it until its end; undefined: not any more. */
   guardedBy(guard: Watch | undefined): void {
     this.#guard?.leave();
@@ -115,18 +157,14 @@ export class OpenConnection {
     if (this.#is('over')) guard?.leave();
   }
 
-  /**
-   * The client learns of a connection that cannot be.
-   *
-   * @param facts what the log shall say of it; undefined: it is only counted
-   */
-  refuse({ reason, text }: Failure, facts?: Facts): void {
+  /** The client learns of a connection that cannot be. */
+  refuse({ reason, text }: Failure): void {
     const before = this.#state;
     if (before.name === 'over' || before.name === 'relaying') return;
     this.#set({ name: 'over', reason });
     leave(before, reason);
     this.#client.refuse(reason);
-    this.#end({ ended: reason, bytesFromClient: 0, bytesFromServer: 0 }, { refusal: facts && { text, facts } });
+    this.#end(reason, text === reason ? undefined : text, undefined);
   }
 
   /**
@@ -151,6 +189,7 @@ export class OpenConnection {
 
   /** Connects the other leg. On failure the client has been told nothing yet, and another server may be dialled. */
   async dial(server: Socket, destination: Endpoint, options: DialOptions = {}): Promise<Failure | undefined> {
+    this.#attempts += 1;
     for (let attempt = 1; this.#is('accepted'); attempt += 1) {
       const failed = await this.#connect(server, destination, options.timeoutMs);
       if (failed !== 'source-taken') return failed;
@@ -199,11 +238,13 @@ export class OpenConnection {
   async tunnel(connect: (signal: AbortSignal) => Promise<TunnelConnection>): Promise<Failure | undefined> {
     if (!this.#is('accepted')) return failure('client-gone');
     const attempt = new AbortController();
+    this.#attempts += 1;
     this.#set({ name: 'tunnelling', attempt });
     try {
       const { stream, peer } = await connect(attempt.signal);
       if (this.#is('tunnelling')) {
-        this.#set({ name: 'connected', by: 'stream', server: stream, peer });
+        this.#set({ name: 'connected', by: 'stream', server: stream });
+        if (this.#subject !== undefined) this.#subject.destinationIdentity = peer;
         return undefined;
       }
       stream.reset();
@@ -220,28 +261,24 @@ export class OpenConnection {
     return this.#state.name === 'connected' && this.#state.by === 'socket' ? this.#state.server : undefined;
   }
 
-  /** Who the far end of the tunnel has proven to be, if the other leg is a stream that has just been connected. */
-  get peer(): SpiffeId | undefined {
-    return this.#state.name === 'connected' && this.#state.by === 'stream' ? this.#state.peer : undefined;
-  }
-
-  /**
-   * Joins the two legs, until both are closed.
-   *
-   * @param facts what the log shall say of it at its end; undefined: nothing
-   */
-  async relay(facts?: Facts): Promise<void> {
+  /** Joins the two legs, until both are closed. */
+  async relay(): Promise<void> {
     const state = this.#state;
     if (state.name !== 'connected') return;
     const server: Leg =
       state.by === 'stream'
         ? state.server
-        : new SocketLeg(state.server, this.#deps.beforeEnd, { gathers: this.#client.isStream });
-    const relay = new Relay(this.#client.accept(state.by === 'stream'), server);
+        : new SocketLeg(state.server, this.#deps.beforeEnd, {
+            gathers: this.#client.isStream,
+            leaving: (socket) => {
+              this.#measure = this.#deps.meter.measure(socket);
+            },
+          });
+    const relay = new Relay(this.#client.accept(state.by === 'stream'), server, this.#counts());
     this.#set({ name: 'relaying', relay, by: state.by });
     const record = await relay.over;
     this.#set({ name: 'over', reason: record.ended });
-    this.#end(record, { facts });
+    this.#end(record.ended, record.text, record);
   }
 
   /** Ends it from outside, in whatever state it is. */
@@ -260,26 +297,43 @@ export class OpenConnection {
     this.reset(this.#is('accepted') ? reasonOfLeg('client', error) : 'client-gone');
   }
 
-  #end(
-    {
-      ended,
-      bytesFromClient,
-      bytesFromServer,
-    }: Pick<ConnectionRecord, 'ended' | 'bytesFromClient' | 'bytesFromServer'>,
-    { refusal, facts }: { readonly refusal?: Refusal | undefined; readonly facts?: Facts | undefined },
-  ): void {
+  #counts(): ByteCounts | undefined {
+    return this.#slot === NO_SLOT ? undefined : { cells: this.#deps.series.cells, slot: this.#slot };
+  }
+
+  /** @param relayed undefined: it never was */
+  #end(ended: EndReason, text: string | undefined, relayed: RelayRecord | undefined): void {
     const guard = this.#guard;
     guard?.leave();
+    const stage = relayed !== undefined ? 'connected' : this.#slot === NO_SLOT ? 'early' : 'addressed';
+    this.#uncount(ended);
+    const decision = guard?.decision;
+    const since = this.#since;
     this.#finish({
+      id: traceIdOf(this.traceparent) ?? '',
+      subject: this.#subject,
+      stage,
       ended,
-      refusal,
-      facts,
-      subject: this.subject,
-      decision: guard?.decision,
-      bytesFromClient,
-      bytesFromServer,
-      durationMs: performance.now() - this.#since,
+      error: text,
+      decision: decision && flowDecisionOf(decision),
+      dryRun: decision?.dryRun ?? NO_DRY_RUN,
+      attempts: this.#attempts,
+      bytesSent: relayed?.bytesFromClient ?? 0,
+      bytesReceived: relayed?.bytesFromServer ?? 0,
+      durationMs: performance.now() - since,
+      connectMs: this.#connectedAt === undefined ? undefined : this.#connectedAt - since,
+      firstByteMs: relayed?.firstByteAt === undefined ? undefined : relayed.firstByteAt - since,
+      roundTripUs: this.#measure?.roundTripUs,
+      retransmits: this.#measure?.retransmits,
+      kind: undefined,
     });
+  }
+
+  /** Once for each time that it was counted as open. */
+  #uncount(ended: EndReason): void {
+    if (this.#slot === NO_SLOT || this.#subject === undefined) return;
+    this.#deps.series.closed(this.#slot, this.#subject, responseFlagsOf(ended));
+    this.#slot = NO_SLOT;
   }
 
   #is(name: State['name']): boolean {
@@ -288,6 +342,7 @@ export class OpenConnection {
 
   #set(state: State): void {
     this.#state = state;
+    if (state.name === 'connected') this.#connectedAt = performance.now();
     const descriptors = state.name === 'over' ? 0 : this.#client.descriptors + descriptorsOf(state);
     const more = descriptors - this.#descriptors;
     this.#descriptors = descriptors;

@@ -2,17 +2,18 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { IncomingRequest, TunnelPeer } from '../hbone/index.ts';
 import { type Endpoint, formatEndpoint } from '../mesh/index.ts';
 import type { Decision } from '../policy/index.ts';
+import type { SeriesTable } from '../telemetry/index.ts';
 import { type Client, RequestClient, SocketClient } from './client.ts';
 import { type EndReason, errnoOf, ZtunnelError } from './errors.ts';
-import { completed, failed } from './facts.ts';
+import type { Subject } from './flow-subjects.ts';
 import { serveInbound } from './inbound/connection.ts';
 import { serveTunnelled } from './inbound/tunnel.ts';
-import type { Path } from './ledger.ts';
+import type { Path, SocketsOpen } from './ledger.ts';
 import type { ChangedAt, PodName } from './node-view.ts';
-import { type ConnectionRecord, OpenConnection } from './open-connection.ts';
+import { type ConnectionRecord, OpenConnection, type OpenConnectionDeps } from './open-connection.ts';
 import { serveOutbound } from './outbound/connection.ts';
 import { type KnownMesh, PodTunnel } from './pod-tunnel.ts';
-import { HBONE_PORT, OUTBOUND_PORT, type PodSockets, type TimeoutFollower } from './ports.ts';
+import { HBONE_PORT, OUTBOUND_PORT, type PodSockets, type SocketMeter, type TimeoutFollower } from './ports.ts';
 import type { HandedListener } from './protocol.ts';
 import type { WorkerLog } from './worker-log.ts';
 
@@ -20,20 +21,27 @@ import type { WorkerLog } from './worker-log.ts';
 interface PodProxyDeps {
   readonly sockets: PodSockets;
   readonly timeouts: TimeoutFollower;
+  readonly meter: SocketMeter;
+  /** Where connections are counted. */
+  readonly series: SeriesTable;
   /** Undefined: there is no mesh. */
   readonly mesh: KnownMesh | undefined;
-  readonly log: Pick<WorkerLog, 'debug' | 'info' | 'warn'>;
+  readonly log: Pick<WorkerLog, 'info' | 'warn'>;
   /** Whether one more descriptor may be held, for a request on an open session. */
   hasOne(): boolean;
   /** So many descriptors more, or fewer, may be held from now on. */
   holds(descriptors: number): void;
   opened(): void;
   relayed(path: Path): void;
+  /** See `OpenConnectionDeps`. */
+  readonly addressed?: OpenConnectionDeps['addressed'];
   ended(record: ConnectionRecord): void;
   /** What policy answered to a connection to the pod. */
   decided(decision: Decision): void;
   /** A connection of the pod has been connected to where no encryption is due. */
   directly(destination: Endpoint): void;
+  /** So many sockets more, or fewer, that the pod's listeners have accepted are open. */
+  accepted(sockets: SocketsOpen, more: 1 | -1): void;
   session(more: 1 | -1): void;
   handshakeFailed(): void;
   /** The process has no descriptor left, whatever the budget said. */
@@ -48,10 +56,6 @@ interface PodProxyOptions {
   readonly netnsFd: number;
   /** Backlog of the listeners. */
   readonly backlog: number;
-  /** Each connection is told to the log at its end. */
-  readonly logsConnections: boolean;
-  /** Records of connections are wanted. */
-  readonly recordsFlows: boolean;
 }
 
 /** Held at most per leg before its peer is no longer read. */
@@ -145,6 +149,11 @@ export class PodProxy {
     this.#tunnel?.recheck(changed);
   }
 
+  /** What is known of the connections that are open. */
+  *subjects(): Generator<Subject> {
+    for (const { subject } of this.#open) if (subject !== undefined) yield subject;
+  }
+
   /** Finds out about resets that nothing else would tell of. */
   probeAll(): void {
     for (const connection of this.#open) connection.probe();
@@ -176,6 +185,7 @@ export class PodProxy {
           this.#deps.holds(more);
           this.#deps.session(more);
         },
+        accepted: (more) => this.#deps.accepted('inboundSockets', more),
         handshakeFailed: () => this.#deps.handshakeFailed(),
         decided: (decision) => this.#deps.decided(decision),
         emptied: () => this.#tellIfEmpty(),
@@ -202,13 +212,14 @@ export class PodProxy {
       tunnel.accept(socket);
       return;
     }
-    const connection = this.#register(new SocketClient(socket, this.#beforeEnd));
+    const isOutbound = port === OUTBOUND_PORT;
+    const client = new SocketClient(socket, this.#beforeEnd);
+    const connection = this.#register(client, isOutbound ? 'outboundSockets' : 'inboundSockets');
     const { sockets, timeouts, relayed, directly } = this.#deps;
-    const { netnsFd, logsConnections, recordsFlows } = this.#options;
-    const deps = { sockets, timeouts, netnsFd, tunnel, logsConnections, recordsFlows, relayed, directly };
+    const deps = { sockets, timeouts, netnsFd: this.#options.netnsFd, tunnel, relayed, directly };
     this.#serve(
       connection,
-      port === OUTBOUND_PORT ? serveOutbound(connection, socket, deps) : serveInbound(connection, socket, deps),
+      isOutbound ? serveOutbound(connection, socket, deps) : serveInbound(connection, socket, deps),
     );
   }
 
@@ -226,20 +237,28 @@ export class PodProxy {
       return;
     }
     const client = new RequestClient(request);
-    const connection = this.#register(client);
+    const connection = this.#register(client, undefined);
     const { sockets, relayed } = this.#deps;
-    const { netnsFd, pod, logsConnections, recordsFlows } = this.#options;
-    const deps = { sockets, netnsFd, pod, tunnel, logsConnections, recordsFlows, relayed };
+    const { netnsFd, pod } = this.#options;
+    const deps = { sockets, netnsFd, pod, tunnel, relayed };
     this.#serve(connection, serveTunnelled(connection, { request, peer, client }, deps));
   }
 
-  /** Counted before anything else. */
-  #register(client: Client): OpenConnection {
-    const { holds } = this.#deps;
-    const connection = new OpenConnection(client, { holds, beforeEnd: this.#beforeEnd });
+  /**
+   * Counted before anything else.
+   *
+   * @param socket as what its accepted socket counts; undefined: it has none of its own
+   */
+  #register(client: Client, socket: SocketsOpen | undefined): OpenConnection {
+    const { holds, series, meter, addressed } = this.#deps;
+    const connection = new OpenConnection(client, { holds, series, meter, addressed, beforeEnd: this.#beforeEnd });
     this.#open.add(connection);
     this.#deps.opened();
-    void connection.over.then((record) => this.#over(connection, record));
+    if (socket !== undefined) this.#deps.accepted(socket, 1);
+    void connection.over.then((record) => {
+      if (socket !== undefined) this.#deps.accepted(socket, -1);
+      this.#over(connection, record);
+    });
     return connection;
   }
 
@@ -253,10 +272,7 @@ export class PodProxy {
   #over(connection: OpenConnection, record: ConnectionRecord): void {
     this.#open.delete(connection);
     if (record.ended === 'no-descriptors') this.#deps.outOfDescriptors();
-    // Counted first: whoever reads of it in the log finds it in the status.
     this.#deps.ended(record);
-    if (record.facts !== undefined) this.#deps.log.debug('connection complete', completed(record.facts, record));
-    if (record.refusal !== undefined) this.#deps.log.warn('connection failed', failed(record.refusal, record));
     this.#endIfIdle();
     this.#tellIfEmpty();
   }

@@ -46,6 +46,8 @@ interface PodTunnelDeps {
   refused(peer: Endpoint | undefined, text: string): void;
   /** So many sockets of sessions more, or fewer, are open. */
   sessions(more: 1 | -1): void;
+  /** So many sockets more, or fewer, that peers have connected are open. */
+  accepted(more: 1 | -1): void;
   /** A handshake of ours failed for what one end could not prove. */
   handshakeFailed(): void;
   /** What policy answered to a connection to the pod. */
@@ -150,6 +152,8 @@ export class PodTunnel {
 
   /** Takes a connection that a peer has made to the pod's HBONE port. */
   accept(socket: Socket): void {
+    this.#deps.accepted(1);
+    socket.once('close', () => this.#deps.accepted(-1));
     this.#keep(socket);
     const known = this.ownWorkload;
     if (known === undefined && this.#state === 'open') this.#acceptLater(socket);

@@ -1,4 +1,5 @@
 import { type Decision, decisivePolicy } from '../policy/index.ts';
+import { failure } from './errors.ts';
 import type { OpenConnection } from './open-connection.ts';
 import type { WorkerLog } from './worker-log.ts';
 
@@ -6,9 +7,6 @@ import type { WorkerLog } from './worker-log.ts';
 export type PolicyFacts = Readonly<
   Record<'src.addr' | 'src.identity' | 'dst.addr', string | undefined> & { direction: 'inbound' | 'outbound' }
 >;
-
-/** Wire contract, section 5.6. */
-const CHANGED = 'connection closed due to policy change';
 
 /** Resets a connection that policy forbids by now, and says so in the log. */
 export function endForbidden(
@@ -20,7 +18,7 @@ export function endForbidden(
   log.warn('connection closed', {
     ...facts,
     reason: 'policy-changed',
-    error: CHANGED,
+    error: failure('policy-changed').text,
     policy: decisivePolicy(decision),
     decision: decision.text,
   });

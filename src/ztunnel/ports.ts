@@ -50,6 +50,19 @@ export interface PodSockets {
   isSpokenFor(socket: Socket): boolean;
 }
 
+/** What the kernel has measured of a connected socket. */
+export interface SocketMeasure {
+  /** Smoothed. */
+  readonly roundTripUs: number;
+  /** Segments that it has sent again. */
+  readonly retransmits: number;
+}
+
+export interface SocketMeter {
+  /** Costs a microsecond. Undefined: the socket is gone. */
+  measure(socket: Socket): SocketMeasure | undefined;
+}
+
 /** Passes on what apps set on their sockets while they are connected. */
 export interface TimeoutFollower {
   /**

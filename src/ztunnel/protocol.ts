@@ -1,5 +1,7 @@
 import type { SessionOptions } from '../hbone/index.ts';
-import type { CertificateChange, Endpoint, FlowRecord, MeshUpdate, SpiffeId } from '../mesh/index.ts';
+import type { CertificateChange, Endpoint, FlowId, FlowSubject, MeshUpdate, SpiffeId } from '../mesh/index.ts';
+import type { FlowBatch, SeriesLabels } from '../telemetry/index.ts';
+import type { ListedConnection } from './connection-lists.ts';
 import type { ZtunnelErrorCode } from './errors.ts';
 import type { PodName } from './node-view.ts';
 import type { LogLine } from './worker-log.ts';
@@ -23,8 +25,6 @@ export interface WorkerMesh {
   readonly session: SessionOptions;
   /** The main thread wants `path` messages. */
   readonly asksForPaths: boolean;
-  /** The main thread wants `flows` messages. */
-  readonly recordsFlows: boolean;
 }
 
 /** What a worker is born with. */
@@ -32,12 +32,17 @@ export interface TunnelWorkerData {
   readonly slot: number;
   /** The worker's Ledger. */
   readonly ledger: SharedArrayBuffer;
+  /** Its series table (src/telemetry/series-table.ts). */
+  readonly series: SharedArrayBuffer;
+  readonly seriesIdleSeconds: number;
+  /** The main thread wants `opened` messages. */
+  readonly tellsOpened: boolean;
+  /** Its ring of records (src/telemetry/flow-ring.ts). */
+  readonly flows: SharedArrayBuffer;
   /** Descriptors that this worker may have open. */
   readonly descriptorLimit: number;
   /** Backlog of every listener; adopting a listener sets it again. */
   readonly backlog: number;
-  /** Each connection is told to the log, at debug. */
-  readonly logsConnections: boolean;
   /** Undefined: there is no mesh, everything is relayed in plain. */
   readonly mesh: WorkerMesh | undefined;
   /** What the composition gives its own worker entry, untouched. */
@@ -45,6 +50,8 @@ export interface TunnelWorkerData {
 }
 
 export type ToWorker =
+  /** What is open, at most so many: answered by `connections`. */
+  | { readonly kind: 'list-connections'; readonly list: number; readonly most: number }
   | {
       readonly kind: 'serve';
       readonly id: number;
@@ -65,7 +72,9 @@ export type ToWorker =
   /** Done when it is in force, and what it forbids has been reset. `id` 0: nobody waits for that. */
   | { readonly kind: 'mesh'; readonly id: number; readonly update: MeshUpdate }
   /** Not answered. */
-  | { readonly kind: 'certificate'; readonly change: CertificateChange };
+  | { readonly kind: 'certificate'; readonly change: CertificateChange }
+  /** What an idle slot had counted has been put aside. Not answered. */
+  | { readonly kind: 'series-freed'; readonly slot: number };
 
 /** What is answered by `done` or `failed`. */
 export type Question = Extract<ToWorker, { readonly id: number }>;
@@ -90,8 +99,14 @@ export type FromWorker =
    * might need no agent. At most once a second for each destination.
    */
   | { readonly kind: 'path'; readonly cookie: string; readonly destination: Endpoint }
-  /** Connections that have ended, and how many more for which there was no room. */
-  | { readonly kind: 'flows'; readonly records: readonly FlowRecord[]; readonly dropped: number }
+  /** It has become known where a connection goes. */
+  | { readonly kind: 'opened'; readonly subject: FlowSubject; readonly id: FlowId }
+  /** Records of connections that have ended are in the ring. */
+  | { readonly kind: 'flows'; readonly batch: FlowBatch }
+  /** See `SeriesReader`; `series-freed` answers the second. */
+  | { readonly kind: 'series-added'; readonly slot: number; readonly labels: SeriesLabels }
+  | { readonly kind: 'series-idle'; readonly slot: number }
+  | { readonly kind: 'connections'; readonly list: number; readonly connections: readonly ListedConnection[] }
   | { readonly kind: 'log'; readonly line: LogLine }
   /** A connection met a fault of our own. */
   | { readonly kind: 'fault'; readonly message: string; readonly stack: string | undefined }

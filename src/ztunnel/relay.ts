@@ -1,5 +1,6 @@
 import type { Buffer } from 'node:buffer';
-import { type EndReason, reasonOfLeg } from './errors.ts';
+import { CELLS_OF_A_SLOT, SERIES_CELL } from '../telemetry/index.ts';
+import { type EndReason, failure, reasonOfLeg, textOfLeg } from './errors.ts';
 
 /** Who is told what comes out of a leg. The calls are those of hbone's StreamSink. */
 export interface LegSink {
@@ -32,11 +33,24 @@ export interface Leg {
 }
 
 /** What is left of a relayed connection. */
-interface RelayRecord {
+export interface RelayRecord {
   readonly ended: EndReason;
+  /** What there is to say of its end beside that. */
+  readonly text: string | undefined;
   readonly bytesFromClient: number;
   readonly bytesFromServer: number;
+  /** When the first byte came from the server (`performance.now`); undefined: none has. */
+  readonly firstByteAt: number | undefined;
 }
+
+/** Where bytes are counted as they pass: a slot of a series table. */
+export interface ByteCounts {
+  readonly cells: Float64Array;
+  readonly slot: number;
+}
+
+/** For those who count nothing. */
+const NOWHERE: ByteCounts = { cells: new Float64Array(CELLS_OF_A_SLOT), slot: 0 };
 
 /**
  * Joins two legs until both are closed.
@@ -55,14 +69,17 @@ export class Relay {
   readonly #client: Side;
   readonly #server: Side;
   #reason: EndReason | undefined;
+  #text: string | undefined;
   #resolve: (record: RelayRecord) => void = () => {};
 
-  constructor(client: Leg, server: Leg) {
+  /** @param counts default: nowhere */
+  constructor(client: Leg, server: Leg, { cells, slot }: ByteCounts = NOWHERE) {
     this.over = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    this.#client = new Side(this, 'client', client, server);
-    this.#server = new Side(this, 'server', server, client);
+    const at = slot * CELLS_OF_A_SLOT;
+    this.#client = new Side(this, 'client', client, server, cells, at + SERIES_CELL.received);
+    this.#server = new Side(this, 'server', server, client, cells, at + SERIES_CELL.sent);
     this.#client.join(this.#server);
     this.#server.join(this.#client);
     client.attach(this.#client);
@@ -79,7 +96,11 @@ export class Relay {
 
   /** Resets both legs. The first reason counts. */
   reset(reason: EndReason): void {
-    this.#reason ??= reason;
+    if (this.#reason === undefined) {
+      this.#reason = reason;
+      const { text } = failure(reason);
+      if (text !== reason) this.#text = text;
+    }
     this.#client.leg.reset();
     this.#server.leg.reset();
   }
@@ -93,7 +114,10 @@ export class Relay {
   /** A side's own report: its leg is closed. */
   closed(side: Side, error: Error | undefined): void {
     if (error !== undefined) {
-      this.#reason ??= reasonOfLeg(side.name, error);
+      if (this.#reason === undefined) {
+        this.#reason = reasonOfLeg(side.name, error);
+        this.#text = textOfLeg(side.name, error);
+      }
       side.to.reset();
     } else if (!side.other.hasEnded) {
       side.other.release();
@@ -101,8 +125,10 @@ export class Relay {
     if (!side.other.isClosed) return;
     this.#resolve({
       ended: this.#reason ?? 'clean',
+      text: this.#text,
       bytesFromClient: this.#client.bytes,
       bytesFromServer: this.#server.bytes,
+      firstByteAt: this.#server.bytes === 0 ? undefined : this.#server.firstByteAt,
     });
   }
 }
@@ -113,14 +139,20 @@ class Side implements LegSink {
   readonly name: 'client' | 'server';
   readonly leg: Leg;
   readonly to: Leg;
+  /** Its bytes are counted here, too. */
+  readonly cells: Float64Array;
+  readonly cell: number;
   other: Side = this;
   bytes = 0;
+  firstByteAt = 0;
   /** Not read, because the other leg has not taken what it was given. */
   isHeld = false;
   hasEnded = false;
   isClosed = false;
 
-  constructor(relay: Relay, name: 'client' | 'server', leg: Leg, to: Leg) {
+  constructor(relay: Relay, name: 'client' | 'server', leg: Leg, to: Leg, cells: Float64Array, cell: number) {
+    this.cells = cells;
+    this.cell = cell;
     this.relay = relay;
     this.name = name;
     this.leg = leg;
@@ -136,7 +168,9 @@ class Side implements LegSink {
       this.relay.reset(`reset-by-${this.other.name}`);
       return;
     }
+    if (this.bytes === 0) this.firstByteAt = performance.now();
     this.bytes += chunk.length;
+    this.cells[this.cell] = (this.cells[this.cell] ?? 0) + chunk.length;
     this.to.write(chunk);
     if (this.to.isFull && !this.isHeld) {
       this.isHeld = true;

@@ -1,9 +1,11 @@
 import { closeSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
-import type { Endpoint, FlowRecord, NetnsCookie, SpiffeId } from '../mesh/index.ts';
+import type { Endpoint, FlowId, FlowRecord, FlowSubject, NetnsCookie, SpiffeId } from '../mesh/index.ts';
 import type { DecisionReason } from '../policy/index.ts';
+import { allocateFlowRing, FlowReader, type SeriesReader, SeriesTable } from '../telemetry/index.ts';
+import { ConnectionLists, type ListedConnection } from './connection-lists.ts';
 import { END_REASONS, type EndReason, ZtunnelError } from './errors.ts';
-import { DECISION_REASONS, Ledger, TOTALS, type Total } from './ledger.ts';
+import { DECISION_REASONS, Ledger, type SocketsOpen, TOTALS, type Total } from './ledger.ts';
 import type { PodName } from './node-view.ts';
 import type { Log } from './ports.ts';
 import type { FromWorker, HandedListener, Question, ToWorker, TunnelWorkerData, WorkerMesh } from './protocol.ts';
@@ -20,6 +22,22 @@ export interface TunnelWorkerStatus {
   readonly descriptors: { readonly open: number; readonly limit: number };
   /** Of the last second. */
   readonly eventLoopDelayMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  /** CPU time of this slot's threads, those before included; at most a second old. */
+  readonly cpuSeconds: number;
+  /** That the thread's JavaScript uses; at most a second old. */
+  readonly heapBytes: number;
+}
+
+/** Whoever reads what a worker counts of its connections. */
+export interface SeriesSource extends SeriesReader {
+  /** The worker has ended: its cells do not change any more. */
+  gone(): void;
+}
+
+/** Whoever keeps what all workers count of their connections (src/telemetry's SeriesBook). */
+export interface SeriesSources {
+  /** @param freed to be called when what an idle slot had counted has been put aside */
+  source(cells: Float64Array, freed: (slot: number) => void): SeriesSource;
 }
 
 /** A worker that lived less than this is started again only after a pause. */
@@ -43,9 +61,13 @@ export interface SeatDeps {
   left(seat: Seat, cookie: NetnsCookie): void;
   /** A connection of the worker waits for a certificate. */
   wantCertificate(identity: SpiffeId): void;
-  /** See `path` and `flows` in protocol.ts. */
+  /** See `path` in protocol.ts. */
   pathWanted(request: PathRequest): void;
-  flowsEnded(records: readonly FlowRecord[], dropped: number): void;
+  /** See `opened` in protocol.ts. Undefined: nobody wants to know. */
+  readonly flowOpened: ((subject: FlowSubject, id: FlowId) => void) | undefined;
+  /** Connections that have ended. */
+  flowsEnded(records: readonly FlowRecord[]): void;
+  readonly series: SeriesSources;
 }
 
 /** Whether further connections of a pod to a destination need an agent. */
@@ -60,13 +82,13 @@ interface SeatOptions {
   readonly slot: number;
   readonly descriptorLimit: number;
   readonly backlog: number;
-  readonly logsConnections: boolean;
+  readonly seriesIdleSeconds: number;
   readonly mesh: WorkerMesh | undefined;
   readonly composition: unknown;
 }
 
 /** What is told without an answer. */
-export type Feed = Exclude<ToWorker, Question>;
+export type Feed = Exclude<ToWorker, Question | { kind: 'list-connections' }>;
 
 /** A pod as a worker is given it. */
 interface ServedPod {
@@ -79,9 +101,18 @@ interface ServedPod {
   isWanted(): boolean;
 }
 
+/** A thread and what it shares with this one. */
+interface Seated {
+  readonly thread: Worker;
+  readonly ledger: Ledger;
+  readonly series: SeriesSource;
+  readonly flows: FlowReader;
+  readonly since: number;
+}
+
 type SeatState =
-  | { readonly name: 'starting'; readonly thread: Worker; readonly ledger: Ledger; readonly since: number }
-  | { readonly name: 'serving'; readonly thread: Worker; readonly ledger: Ledger; readonly since: number }
+  | (Seated & { readonly name: 'starting' })
+  | (Seated & { readonly name: 'serving' })
   | { readonly name: 'waiting'; readonly timer: NodeJS.Timeout }
   | { readonly name: 'stopped' };
 
@@ -103,6 +134,7 @@ export class Seat {
   /** Totals of the threads that sat here before. */
   readonly #before = new Ledger();
   readonly #pending = new Map<number, Pending>();
+  readonly #lists = new ConnectionLists();
   /** What the thread has been given, by pod. */
   readonly #handed = new Map<NetnsCookie, string>();
   /** The last `serve` of each pod that the thread has and has not left. */
@@ -110,6 +142,8 @@ export class Seat {
   #state: SeatState;
   #lastId = 0;
   #restarts = 0;
+  /** Records of the threads before for which there was no room, or that were never told of. */
+  #recordsLostBefore = 0;
   #shortLives = 0;
   #leaving = false;
   /** When shortage was last logged: of the pod with this cookie, or of the worker. */
@@ -148,6 +182,15 @@ export class Seat {
   /** Tells a thread, if there is one; its successor is greeted with it. */
   feed(message: Feed): void {
     if (this.#state.name === 'starting' || this.#state.name === 'serving') this.#state.thread.postMessage(message);
+  }
+
+  /** What the thread has open, at most so many. One that does not answer in time, or is not there, has nothing to tell of. */
+  async connections(most: number): Promise<readonly ListedConnection[]> {
+    const state = this.#state;
+    if (state.name !== 'serving') return [];
+    return await this.#lists.ask((list) =>
+      state.thread.postMessage({ kind: 'list-connections', list, most } satisfies ToWorker),
+    );
   }
 
   /** As `ask`, but a worker that ended has nothing left to stop. */
@@ -200,6 +243,18 @@ export class Seat {
     return this.#before.decided(reason) + (this.#ledger?.decided(reason) ?? 0);
   }
 
+  /** Accepted sockets that are open now. */
+  socketsOpen(sockets: SocketsOpen): number {
+    return this.#ledger?.get(sockets) ?? 0;
+  }
+
+  /** Records of connections that nobody will ever read. */
+  get recordsLost(): number {
+    const state = this.#state;
+    const isSeated = state.name === 'starting' || state.name === 'serving';
+    return this.#recordsLostBefore + (isSeated ? state.flows.dropped : 0);
+  }
+
   openOn(line: number): number {
     return this.#ledger?.open(line) ?? 0;
   }
@@ -218,6 +273,8 @@ export class Seat {
         p99: ledger?.get('delayP99Ms') ?? 0,
         max: ledger?.get('delayMaxMs') ?? 0,
       },
+      cpuSeconds: this.total('cpuSeconds'),
+      heapBytes: ledger?.get('heapBytes') ?? 0,
     };
   }
 
@@ -243,12 +300,17 @@ export class Seat {
 
   #spawn(): SeatState {
     const ledger = new Ledger();
+    const seriesMemory = SeriesTable.allocate();
+    const flowsMemory = allocateFlowRing();
     const workerData: TunnelWorkerData = {
       slot: this.slot,
       ledger: ledger.memory,
+      series: seriesMemory,
+      seriesIdleSeconds: this.#options.seriesIdleSeconds,
+      tellsOpened: this.#deps.flowOpened !== undefined,
+      flows: flowsMemory,
       descriptorLimit: this.#options.descriptorLimit,
       backlog: this.#options.backlog,
-      logsConnections: this.#options.logsConnections,
       mesh: this.#options.mesh,
       composition: this.#options.composition,
     };
@@ -258,11 +320,15 @@ export class Seat {
       name: `tunnel-${this.slot}`,
       trackUnmanagedFds: false,
     });
-    thread.on('message', (message: FromWorker) => this.#heard(message));
+    const series = this.#deps.series.source(new Float64Array(seriesMemory), (slot) =>
+      thread.postMessage({ kind: 'series-freed', slot } satisfies ToWorker),
+    );
+    const flows = new FlowReader(flowsMemory);
+    thread.on('message', (message: FromWorker) => this.#heard(message, series, flows));
     thread.on('error', (error) => this.#deps.log.error({ worker: this.slot, error }, 'a tunnel worker failed'));
     thread.on('exit', (exitCode) => this.#exited(exitCode));
     for (const message of this.#deps.greeting()) thread.postMessage(message);
-    return { name: 'starting', thread, ledger, since: performance.now() };
+    return { name: 'starting', thread, ledger, series, flows, since: performance.now() };
   }
 
   #ask(ask: Ask): Promise<void> {
@@ -280,7 +346,7 @@ export class Seat {
     });
   }
 
-  #heard(message: FromWorker): void {
+  #heard(message: FromWorker, series: SeriesReader, flows: FlowReader): void {
     switch (message.kind) {
       case 'ready':
         if (this.#state.name === 'starting') this.#become({ ...this.#state, name: 'serving' });
@@ -310,8 +376,20 @@ export class Seat {
       case 'path':
         this.#deps.pathWanted({ source: BigInt(message.cookie) as NetnsCookie, destination: message.destination });
         break;
+      case 'opened':
+        this.#deps.flowOpened?.(message.subject, message.id);
+        break;
       case 'flows':
-        this.#deps.flowsEnded(message.records, message.dropped);
+        this.#deps.flowsEnded(flows.read(message.batch));
+        break;
+      case 'series-added':
+        series.added(message.slot, message.labels);
+        break;
+      case 'series-idle':
+        series.idle(message.slot);
+        break;
+      case 'connections':
+        this.#lists.answered(message.list, message.connections);
         break;
       case 'log':
         this.#deps.log[message.line.level]({ worker: this.slot, ...message.line.fields }, message.line.message);
@@ -354,6 +432,9 @@ export class Seat {
     const state = this.#state;
     if (state.name !== 'starting' && state.name !== 'serving') return;
     this.#keepTotals(state.ledger);
+    state.series.gone();
+    this.#recordsLostBefore += state.flows.dropped + state.flows.unread;
+    this.#lists.end();
     this.#handed.clear();
     for (const cookie of this.#served.keys()) this.#deps.left(this, BigInt(cookie) as NetnsCookie);
     this.#served.clear();

@@ -9,6 +9,8 @@ interface SocketLegOptions {
    * a time, as a tunnel's stream gives them. A small chunk that comes alone is written at once nevertheless. Default: false.
    */
   readonly gathers?: boolean;
+  /** Called with the socket before its end or its reset, while it can still be asked. Default: nothing. */
+  readonly leaving?: ((socket: Socket) => void) | undefined;
 }
 
 /**
@@ -28,6 +30,7 @@ export class SocketLeg implements Leg {
 
   readonly #beforeEnd: (socket: Socket) => void;
   readonly #gathers: boolean;
+  readonly #leaving: ((socket: Socket) => void) | undefined;
   #isEnding = false;
   /** What this turn of the loop has brought, and how much of it there is. */
   #gather: Gather | undefined;
@@ -41,6 +44,7 @@ export class SocketLeg implements Leg {
     this.socket = socket;
     this.#beforeEnd = beforeEnd;
     this.#gathers = options.gathers ?? false;
+    this.#leaving = options.leaving;
   }
 
   attach(sink: LegSink): void {
@@ -83,6 +87,7 @@ export class SocketLeg implements Leg {
   }
 
   reset(): void {
+    if (!this.socket.destroyed) this.#leaving?.(this.socket);
     resetSocket(this.socket);
   }
 
@@ -144,6 +149,7 @@ export class SocketLeg implements Leg {
 
   #endNow(): void {
     if (this.socket.destroyed) return;
+    this.#leaving?.(this.socket);
     this.#beforeEnd(this.socket);
     this.socket.end();
   }

@@ -2,13 +2,13 @@ import { LineLimit } from '../mesh/index.ts';
 
 /** What a worker says of itself; the main thread writes it. */
 export interface LogLine {
-  readonly level: 'debug' | 'info' | 'warn' | 'error';
+  readonly level: 'info' | 'warn' | 'error';
   readonly message: string;
   /** Names: wire contract, section 9.2. */
   readonly fields: Readonly<Record<string, string | number>>;
 }
 
-const MOST_IN_A_SECOND = { warn: 10, info: 10, debug: 1000 } as const;
+const MOST_IN_A_SECOND = { warn: 10, info: 10 } as const;
 type Level = keyof typeof MOST_IN_A_SECOND;
 
 /** Peers choose some of the texts. */
@@ -31,11 +31,6 @@ export class WorkerLog {
   /** As `warn`, where nothing is wrong. */
   info(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
     this.#say('info', message, fields);
-  }
-
-  /** As `warn`, for those who want to know everything. */
-  debug(message: string, fields: Readonly<Record<string, string | number | undefined>>): void {
-    this.#say('debug', message, fields);
   }
 
   /** Begins a new second. */

@@ -1,12 +1,13 @@
 import { closeSync } from 'node:fs';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { getHeapStatistics } from 'node:v8';
 import type { MessagePort } from 'node:worker_threads';
 import type { MeshUpdate } from '../mesh/index.ts';
 import { PolicyBook } from '../policy/index.ts';
 import { WorkerCertificates } from './certificates.ts';
+import { type ListedConnection, listedConnection } from './connection-lists.ts';
 import { DescriptorBudget } from './descriptors.ts';
 import { ZtunnelError } from './errors.ts';
-import { FlowLog } from './flow-log.ts';
 import { LEDGER_PODS, Ledger } from './ledger.ts';
 import type { PodName } from './node-view.ts';
 import { NodeView } from './node-view.ts';
@@ -16,15 +17,17 @@ import { RetryBudget } from './outbound/retry-budget.ts';
 import { PathRequests } from './path-requests.ts';
 import { PodProxy } from './pod-proxy.ts';
 import type { KnownMesh } from './pod-tunnel.ts';
-import type { PodSockets, TimeoutFollower } from './ports.ts';
+import type { PodSockets, SocketMeter, TimeoutFollower } from './ports.ts';
 import type { FromWorker, Question, ToWorker, TunnelWorkerData } from './protocol.ts';
 import { ServedPod } from './served-pod.ts';
+import { WorkerFlows } from './worker-flows.ts';
 import { WorkerLog } from './worker-log.ts';
 
 /** How soon a reset is passed on that only a probe can find. */
 const PROBE_MS = 250;
 const SECOND_MS = 1000;
 const NANOSECONDS_PER_MS = 1e6;
+const MICROSECONDS_PER_SECOND = 1e6;
 
 type PodQuestion = Exclude<Question, { kind: 'mesh' }>;
 
@@ -32,6 +35,7 @@ export interface TunnelWorkerDeps {
   readonly port: MessagePort;
   readonly sockets: PodSockets;
   readonly timeouts: TimeoutFollower;
+  readonly meter: SocketMeter;
 }
 
 /**
@@ -45,7 +49,7 @@ class TunnelWorker {
   readonly #budget: DescriptorBudget;
   readonly #log: WorkerLog;
   readonly #mesh: KnownMesh | undefined;
-  readonly #flows: FlowLog;
+  readonly #flows: WorkerFlows;
   readonly #pods = new Map<string, ServedPod>();
   /** How many of them are wanted. */
   #wanted = 0;
@@ -64,7 +68,7 @@ class TunnelWorker {
     this.#budget = new DescriptorBudget(data.descriptorLimit);
     this.#log = new WorkerLog((line) => this.#send({ kind: 'log', line }));
     this.#mesh = this.#knownMesh();
-    this.#flows = new FlowLog((records, dropped) => this.#send({ kind: 'flows', records, dropped }));
+    this.#flows = new WorkerFlows(data, (message) => this.#send(message));
     this.#ledger.set('accepting', 1);
     this.#delay.enable();
     this.#probeTimer = setInterval(() => this.#probe(), PROBE_MS).unref();
@@ -80,6 +84,11 @@ class TunnelWorker {
       proxy.resetAll('worker-ended');
     }
     this.#send({ kind: 'crashed', ...describe(error) });
+  }
+
+  /** Tells the main thread of all that has ended by now. */
+  flush(): void {
+    this.#flows.flush();
   }
 
   #knownMesh(): KnownMesh | undefined {
@@ -107,6 +116,12 @@ class TunnelWorker {
         break;
       case 'certificate':
         this.#mesh?.certificates.apply(message.change);
+        break;
+      case 'series-freed':
+        this.#flows.series.freed(message.slot);
+        break;
+      case 'list-connections':
+        this.#send({ kind: 'connections', list: message.list, connections: this.#listConnections(message.most) });
         break;
       default:
         void this.#answer(message);
@@ -188,15 +203,21 @@ class TunnelWorker {
       {
         sockets: this.#deps.sockets,
         timeouts: this.#deps.timeouts,
+        meter: this.#deps.meter,
+        series: this.#flows.series,
         mesh: this.#mesh,
         log: this.#log,
         hasOne: () => this.#budget.hasOne && this.#budget.shareHasOne(pod.held, this.#wanted),
         holds: (descriptors) => this.#hold(pod, descriptors),
         opened: () => this.#opened(pod),
         relayed: (path) => this.#ledger.add(path, 1),
+        addressed: this.#data.tellsOpened
+          ? (subject, id) => this.#send({ kind: 'opened', subject: { ...subject }, id })
+          : undefined,
         ended: (record) => this.#ended(pod, record),
         decided: (decision) => this.#ledger.addDecision(decision),
         directly: (destination) => pod.paths?.want(destination),
+        accepted: (sockets, more) => this.#ledger.add(sockets, more),
         session: (more) => this.#countSession(more),
         handshakeFailed: () => this.#ledger.add('handshakesFailed', 1),
         outOfDescriptors: () => this.#starve(),
@@ -206,8 +227,6 @@ class TunnelWorker {
         pod: name,
         netnsFd,
         backlog: this.#data.backlog,
-        logsConnections: this.#data.logsConnections,
-        recordsFlows: this.#data.mesh?.recordsFlows ?? false,
       },
     );
   }
@@ -267,11 +286,12 @@ class TunnelWorker {
   }
 
   #ended(pod: ServedPod, record: ConnectionRecord): void {
-    this.#ledger.addEnded(record.ended);
-    this.#ledger.add('bytesFromClients', record.bytesFromClient);
-    this.#ledger.add('bytesFromServers', record.bytesFromServer);
-    this.#flows.add(pod.netns, record);
+    // Counted first: whoever reads of it in the log finds it in the status.
     this.#count(pod);
+    this.#ledger.addEnded(record.ended);
+    this.#ledger.add('bytesFromClients', record.bytesSent);
+    this.#ledger.add('bytesFromServers', record.bytesReceived);
+    this.#flows.add(pod.netns, record);
   }
 
   #countSession(more: 1 | -1): void {
@@ -354,6 +374,18 @@ class TunnelWorker {
     this.#send({ kind: 'left', cookie: pod.cookie, served: pod.served });
   }
 
+  #listConnections(most: number): ListedConnection[] {
+    const found: ListedConnection[] = [];
+    for (const { netns, proxies } of this.#pods.values())
+      for (const proxy of proxies)
+        for (const subject of proxy.subjects()) {
+          if (found.length >= most) return found;
+          const listed = listedConnection(netns, subject);
+          if (listed !== undefined) found.push(listed);
+        }
+    return found;
+  }
+
   /** Also those that only finish what they have. */
   #proxies(): PodProxy[] {
     return [...this.#pods.values()].flatMap((pod) => pod.proxies);
@@ -362,7 +394,6 @@ class TunnelWorker {
   #probe(): void {
     for (const pod of this.#pods.values()) for (const proxy of pod.proxies) proxy.probeAll();
     this.#deps.timeouts.pollTimeouts();
-    this.#flows.flush();
   }
 
   #everySecond(): void {
@@ -372,12 +403,20 @@ class TunnelWorker {
     this.#ledger.set('delayP99Ms', this.#delay.percentile(99) / NANOSECONDS_PER_MS);
     this.#ledger.set('delayMaxMs', this.#delay.max / NANOSECONDS_PER_MS);
     this.#delay.reset();
+    this.#countCosts();
+    this.#flows.sweep();
     // Also while asking: the main thread may have had no descriptor to give.
     if ((this.#accepting === 'stopped' || this.#accepting === 'asking') && this.#budget.hasRoom) this.#ask();
     for (const pod of this.#pods.values()) {
       pod.paths?.nextSecond();
       if (pod.share !== 'open') this.#askIfRoom(pod);
     }
+  }
+
+  #countCosts(): void {
+    const { user, system } = process.threadCpuUsage();
+    this.#ledger.set('cpuSeconds', (user + system) / MICROSECONDS_PER_SECOND);
+    this.#ledger.set('heapBytes', getHeapStatistics().used_heap_size);
   }
 
   #send(message: FromWorker): void {
@@ -388,9 +427,18 @@ class TunnelWorker {
 /** What the worker entry calls: serves until it is told to drain, and ends by a fault only after it reset what was open. */
 export function runTunnelWorker(deps: TunnelWorkerDeps, data: TunnelWorkerData): void {
   const worker = new TunnelWorker(deps, data);
+  let isEnding = false;
   process.on('uncaughtException', (error) => {
+    if (isEnding) process.exit(1);
+    isEnding = true;
     worker.crash(error);
-    process.exit(1);
+    // What was reset is closed at the end of this turn of the loop, and its record is there in the next.
+    setImmediate(() =>
+      setImmediate(() => {
+        worker.flush();
+        process.exit(1);
+      }),
+    );
   });
 }
 

@@ -41,6 +41,12 @@ export interface TunnelWorkersStatus {
     readonly closed: number;
   };
   readonly descriptors: { readonly open: number; readonly limit: number };
+  /** Sockets that are open now: accepted on 15001 (`source`), on 15006 and 15008 (`destination`). */
+  readonly socketsOpen: { readonly source: number; readonly destination: number };
+  /** Endpoints that get no connections now, because they have failed. */
+  readonly ejectedEndpoints: number;
+  /** Records of connections that were lost on their way here, since the start. */
+  readonly recordsLost: number;
 }
 
 /** Reasons of connections that never had another leg. */
@@ -74,6 +80,7 @@ export function statusOf(
   seats: readonly Seat[],
   openConnections: TunnelWorkersStatus['openConnections'],
   descriptorLimit: number,
+  ejectedEndpoints: number,
 ): TunnelWorkersStatus {
   const sum = (of: (seat: Seat) => number): number => seats.reduce((total, seat) => total + of(seat), 0);
   const ended = byName(END_REASONS, (reason) => sum((seat) => seat.ended(reason)));
@@ -118,6 +125,12 @@ export function statusOf(
       open: workers.reduce((total, { descriptors }) => total + descriptors.open, 0),
       limit: descriptorLimit,
     },
+    socketsOpen: {
+      source: sum((seat) => seat.socketsOpen('outboundSockets')),
+      destination: sum((seat) => seat.socketsOpen('inboundSockets')),
+    },
+    ejectedEndpoints,
+    recordsLost: sum((seat) => seat.recordsLost),
   };
 }
 

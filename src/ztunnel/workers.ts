@@ -2,12 +2,15 @@ import { closeSync, fstatSync } from 'node:fs';
 import type {
   Certificate,
   CertificateChange,
-  FlowRecord,
+  FlowId,
+  FlowSink,
+  FlowSubject,
   MeshUpdate,
   NetnsCookie,
   Pod,
   SpiffeId,
 } from '../mesh/index.ts';
+import type { ListedConnection } from './connection-lists.ts';
 import { ZtunnelError } from './errors.ts';
 import { LEDGER_PODS } from './ledger.ts';
 import { Namespaces } from './namespaces.ts';
@@ -15,7 +18,7 @@ import type { PodName } from './node-view.ts';
 import { EndpointCosts } from './outbound/endpoints.ts';
 import type { Log } from './ports.ts';
 import type { HandedListener, ToWorker, WorkerMesh } from './protocol.ts';
-import { type Feed, type PathRequest, Seat } from './seat.ts';
+import { type Feed, type PathRequest, Seat, type SeriesSources } from './seat.ts';
 import { statusOf, type TunnelWorkersStatus } from './workers-status.ts';
 
 export interface TunnelWorkersDeps {
@@ -31,11 +34,12 @@ export interface TunnelWorkersDeps {
    * destination and worker. Undefined: workers do not ask.
    */
   pathWanted?(request: PathRequest): void;
-  /**
-   * Connections that have ended, in batches of at most 256 each 250 ms and worker, and how many more there were. Undefined:
-   * nobody wants to know, so nothing is written down.
-   */
-  flowsEnded?(records: readonly FlowRecord[], dropped: number): void;
+  /** Is told of every connection of the pods at its end, within some 50 ms. */
+  readonly flows: FlowSink;
+  /** It has become known where a connection goes. Default: nobody wants to know, since it costs a message each. */
+  flowOpened?(subject: FlowSubject, id: FlowId): void;
+  /** Reads what workers count of connections, live. */
+  readonly series: SeriesSources;
 }
 
 export interface TunnelWorkersOptions {
@@ -48,8 +52,8 @@ export interface TunnelWorkersOptions {
   readonly descriptorReserve: number;
   /** Backlog of the listeners. Default 4096, and the pod's net.core.somaxconn bounds it. */
   readonly backlog?: number;
-  /** Each connection is told to the log at its end, at level debug. Default: false, since it takes time. */
-  readonly logsConnections?: boolean;
+  /** What was counted of connections that are alike is given up when it has not changed for this long. Default: 600. */
+  readonly seriesIdleSeconds?: number;
   /** Undefined: there is no mesh, and every connection is relayed in plain. */
   readonly mesh?: {
     /** This node's name, as workloads have it. */
@@ -74,6 +78,7 @@ export interface ServablePod {
 
 const DEFAULT_BACKLOG = 4096;
 
+const SERIES_IDLE_SECONDS = 600;
 const POOL_IDLE_MS = 300_000;
 const PING_INTERVAL_MS = 10_000;
 const PING_TIMEOUT_MS = 20_000;
@@ -123,14 +128,16 @@ export class TunnelWorkers {
             left: (seat, cookie) => this.#namespaces.leave(cookie, seat.slot),
             wantCertificate: (identity) => deps.wantCertificate(identity),
             pathWanted: (request) => deps.pathWanted?.(request),
-            flowsEnded: (records, dropped) => deps.flowsEnded?.(records, dropped),
+            flowOpened: deps.flowOpened && ((subject, id) => deps.flowOpened?.(subject, id)),
+            flowsEnded: (records) => deps.flows.add(records),
+            series: deps.series,
           },
           {
             entry: options.entry,
             slot,
             descriptorLimit,
             backlog: options.backlog ?? DEFAULT_BACKLOG,
-            logsConnections: options.logsConnections ?? false,
+            seriesIdleSeconds: options.seriesIdleSeconds ?? SERIES_IDLE_SECONDS,
             mesh,
             composition: options.composition,
           },
@@ -207,7 +214,12 @@ export class TunnelWorkers {
       if (open > 0 || this.#pods.has(cookie)) openConnections.set(cookie, open);
     }
     const limit = this.#options.descriptorLimit - this.#options.descriptorReserve;
-    return statusOf(this.#seats, openConnections, limit);
+    return statusOf(this.#seats, openConnections, limit, this.#costs?.ejected ?? 0);
+  }
+
+  /** Connections that are open, at most so many of each worker. */
+  async connections(most: number): Promise<ListedConnection[]> {
+    return (await Promise.all(this.#seats.map((seat) => seat.connections(most)))).flat();
   }
 
   /** Stops accepting, waits at most `deadlineMs` for open connections, resets the rest, ends the workers. Idempotent. */
@@ -292,7 +304,7 @@ export class TunnelWorkers {
 
 function workerMesh(
   { mesh, workers }: TunnelWorkersOptions,
-  { pathWanted, flowsEnded }: TunnelWorkersDeps,
+  { pathWanted }: TunnelWorkersDeps,
 ): WorkerMesh | undefined {
   if (mesh === undefined) return undefined;
   return {
@@ -305,6 +317,5 @@ function workerMesh(
       pingTimeoutMs: mesh.pingTimeoutMs ?? PING_TIMEOUT_MS,
     },
     asksForPaths: pathWanted !== undefined,
-    recordsFlows: flowsEnded !== undefined,
   };
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import type { ExecutionContext, TestFn } from 'ava';
 import type { Address, Endpoint } from '../../src/mesh/index.ts';
-import type { PodSockets } from '../../src/ztunnel/index.ts';
+import type { PodSockets, SocketMeter } from '../../src/ztunnel/index.ts';
 import { ending } from '../unit/ztunnel/loopback.ts';
 
 /** Whoever accepts at an endpoint. */
@@ -14,7 +14,7 @@ export interface Accepting {
 
 /** Pod sockets to test, and a hand on the world around them. */
 export interface PodSocketsSubject {
-  readonly sockets: PodSockets;
+  readonly sockets: PodSockets & SocketMeter;
   /** The pod's network namespace. */
   readonly netnsFd: number;
   readonly podAddress: Address;
@@ -116,6 +116,17 @@ export function podSocketsContract(test: TestFn, name: string, make: () => Promi
         await talk(t, socket, accepted);
       },
     );
+
+  law('measure a connected socket until it is gone', async (t, subject, keep) => {
+    const server = keep(await subject.serverOutside());
+    const socket = keep(subject.sockets.openOutbound(subject.netnsFd, server.endpoint, undefined));
+    keep(await reach(socket, server));
+    const measured = subject.sockets.measure(socket);
+    t.true((measured?.roundTripUs ?? 0) > 0 && (measured?.roundTripUs ?? 0) < 60e6);
+    t.is(measured?.retransmits, 0);
+    socket.destroy();
+    t.is(subject.sockets.measure(socket), undefined);
+  });
 
   law('open a socket whose app sees the client for whom it was opened', async (t, subject, keep) => {
     const app = keep(await subject.appInPod());

@@ -12,6 +12,7 @@ import type { FakeComposition } from '../unit/ztunnel/fake-worker.ts';
 import { listening } from '../unit/ztunnel/loopback.ts';
 import { enterCgroup } from './enter-cgroup.ts';
 import { pod as makePod } from './fakes/pods.ts';
+import { FakeSeries } from './fakes/series.ts';
 import { accepting } from './pod-sockets.ts';
 import { tunnelContract } from './tunnel.ts';
 
@@ -56,7 +57,14 @@ tunnelContract(test, 'the workers on loopback', async () => {
     fault: [],
   };
   const tunnel: Tunnel = new TunnelWorkers(
-    { log, duplicate, meshSnapshot, wantCertificate: () => undefined },
+    {
+      log,
+      duplicate,
+      meshSnapshot,
+      wantCertificate: () => undefined,
+      flows: { add: () => undefined },
+      series: new FakeSeries(),
+    },
     {
       entry: new URL('../unit/ztunnel/fake-worker.ts', import.meta.url),
       workers: 1,
@@ -103,7 +111,14 @@ tunnelContract(test, 'the workers in pods', async () => {
   const leave = enterCgroup(node);
   const kernel = openKernel({ cgroup: node.cgroup, bpffs: node.bpffs, workers: 2 });
   const tunnel: Tunnel = new TunnelWorkers(
-    { log, duplicate, meshSnapshot, wantCertificate: () => undefined },
+    {
+      log,
+      duplicate,
+      meshSnapshot,
+      wantCertificate: () => undefined,
+      flows: { add: () => undefined },
+      series: new FakeSeries(),
+    },
     {
       entry: new URL('../../src/cli/compose-worker.ts', import.meta.url),
       workers: 2,

@@ -101,9 +101,11 @@ export interface FlowFault {
   readonly text: string;
   /** Undefined: no policy says so by itself. */
   readonly policy: string | undefined;
+  /** What policy says; undefined: it is not policy that forbids it. */
+  readonly decision: Decision | undefined;
 }
 
-const WANTS_TLS: FlowFault = { text: 'pods of one node are to use mutual TLS', policy: undefined };
+const WANTS_TLS: FlowFault = { text: 'pods of one node are to use mutual TLS', policy: undefined, decision: undefined };
 
 /**
  * Whether a connection of the kernel path may go on; undefined: it may. What has left the mesh is left alone, as are
@@ -159,5 +161,5 @@ function attemptOf({ client, server }: KernelFlow, source: Workload | undefined)
 }
 
 function faultOf(decision: Decision): FlowFault | undefined {
-  return decision.allowed ? undefined : { text: decision.text, policy: decisivePolicy(decision) };
+  return decision.allowed ? undefined : { text: decision.text, policy: decisivePolicy(decision), decision };
 }

@@ -1,65 +1,43 @@
-import {
-  type ConnectionFacts,
-  completedFields,
-  connectionFacts,
-  type FlowRecord,
-  identityOf,
-  type LineFields,
-  type NetnsCookie,
-  partyOf,
-  type Service,
-  type SpiffeId,
-  type Workload,
-} from '../../mesh/index.ts';
+import { type FlowRecord, type FlowSink, type FlowSubject, formatEndpoint, responseFlagsOf } from '../../mesh/index.ts';
 import type { DryRunOutcome } from '../../policy/index.ts';
-import type { Log } from '../../telemetry/index.ts';
-import { KUBELET_PROBE } from '../flow-groups.ts';
 import type { Clock } from '../ports.ts';
 import type { FlowFault } from './decide.ts';
+import { type FlowAnswer, type FlowSubjects, type KnownFlow, told } from './flow-subjects.ts';
 import type { LimitedLog } from './limited-log.ts';
-import type { PathPod, PathPods } from './pods.ts';
-import type { FlowEnd, FlowMemory, FlowTable, PathModel } from './ports.ts';
+import type { PathSeries } from './path-series.ts';
+import type { PathPod } from './pods.ts';
+import type { FlowEnd, FlowTable } from './ports.ts';
 
-interface FlowEndsDeps {
+export interface FlowEndsDeps {
   readonly table: Pick<FlowTable, 'flowRecords'>;
-  readonly model: Pick<PathModel, 'isComplete' | 'settings' | 'workloadAt' | 'serviceAt'>;
-  readonly pods: Pick<PathPods, 'get'>;
+  readonly subjects: FlowSubjects;
   /** Why we ended it, if we did. Told once. */
   takeFault(end: FlowEnd): FlowFault | undefined;
   /** It could not be connected. */
   failed(end: FlowEnd): void;
   /** What dry-run policies say of it. */
   dryRun(outcomes: readonly DryRunOutcome[]): void;
-  readonly memory: FlowMemory | undefined;
+  /** Undefined: nothing is counted. */
+  readonly series: Pick<PathSeries, 'ended' | 'commit'> | undefined;
+  readonly flows: FlowSink | undefined;
   readonly clock: Pick<Clock, 'now'>;
-  readonly log: Pick<Log, 'debug'>;
   readonly limited: Pick<LimitedLog, 'info'>;
 }
 
-/** The two ends of a flow, as the mesh knows them now that it is over. */
-interface Ends {
-  readonly source: PathPod | undefined;
-  readonly destination: PathPod | undefined;
-  readonly client: Workload | undefined;
-  readonly server: Workload | undefined;
-  readonly service: Service | undefined;
-  /** Proven by the kernel; undefined: nobody's. */
-  readonly identities: { readonly source: SpiffeId; readonly destination: SpiffeId | undefined } | undefined;
-  /** What dry-run policies say of it. */
-  readonly dryRun: readonly DryRunOutcome[];
+/** How a flow ended, in the words of the tunnel (docs/errors.md), and what there is to say of it. */
+interface Ending {
   readonly ended: string;
+  readonly error: string | undefined;
 }
 
-/** Connections of the kernel path that are over: each is told to the log, and remembered. */
+/** Connections of the kernel path that are over: each is counted, and told to whoever wants to know. */
 export class FlowEnds {
   readonly #deps: FlowEndsDeps;
-  readonly #logsConnections: boolean;
   #outbound = 0;
   #inbound = 0;
 
-  constructor(deps: FlowEndsDeps, logsConnections: boolean) {
+  constructor(deps: FlowEndsDeps) {
     this.#deps = deps;
-    this.#logsConnections = logsConnections;
   }
 
   /** Connections that have ended since the start, by the pod's side. One between two pods of this node counts on both. */
@@ -69,130 +47,113 @@ export class FlowEnds {
 
   /** Takes what there is, for as long as `mayGoOn`. */
   read(mayGoOn: () => boolean): void {
+    const { table, series, flows } = this.#deps;
     do {
-      const ends = this.#deps.table.flowRecords();
+      const ends = table.flowRecords();
       if (ends.length === 0) return;
       const records = ends.flatMap((end) => this.#take(end));
-      this.#deps.memory?.add(records);
+      series?.commit();
+      if (records.length > 0) flows?.add(records);
     } while (mayGoOn());
   }
 
   #take(end: FlowEnd): FlowRecord[] {
-    const { dryRun, failed, log } = this.#deps;
+    const { subjects, takeFault, dryRun, failed, series } = this.#deps;
     if (end.end === 'refused' || end.end === 'timed-out') failed(end);
-    const ends = this.#endsOf(end);
-    if (ends.dryRun.length > 0) {
-      dryRun(ends.dryRun);
-      this.#tellDryRun(end, ends);
+    const known = subjects.of(end);
+    const fault = takeFault(end);
+    const ending = endingOf(end, fault);
+    const answer = subjects.answerTo(end, known.destination, known.inbound?.sourceIdentity);
+    const decision = fault?.decision === undefined ? answer.decision : told(fault.decision);
+    if (answer.dryRun.length > 0) {
+      dryRun(answer.dryRun);
+      this.#tellDryRun(end, known, answer.dryRun);
     }
-    if (this.#logsConnections) log.debug(this.#line(end, ends), 'connection complete');
+    const { source, destination, outbound, inbound } = known;
+    const bytes = { sent: end.bytesSent, received: end.bytesReceived };
+    series?.ended(end.id, subjectsOf(known), bytes, responseFlagsOf(ending.ended));
     const records: FlowRecord[] = [];
-    if (ends.source !== undefined) {
+    if (source !== undefined && outbound !== undefined) {
       this.#outbound += 1;
-      records.push(this.#record(end, ends, ends.source.cookie, 'outbound'));
+      records.push(this.#record(end, source, outbound, ending, { ...answer, decision }));
     }
-    if (ends.destination !== undefined) {
+    if (destination !== undefined && inbound !== undefined) {
       this.#inbound += 1;
-      records.push(this.#record(end, ends, ends.destination.cookie, 'inbound'));
+      records.push(this.#record(end, destination, inbound, ending, { ...answer, decision }));
     }
     return records;
   }
 
-  #endsOf(end: FlowEnd): Ends {
-    const { model, pods, takeFault } = this.#deps;
-    const [source, destination] = [pods.get(end.source), pods.get(end.destination)];
-    const { network } = model.settings;
-    const client = source?.workload ?? model.workloadAt(network, end.client.address);
-    const server = destination?.workload ?? model.workloadAt(network, end.server.address);
-    const isProven = end.kind === 'local' && source?.workload !== undefined;
-    const proven = isProven
-      ? { source: identityOf(source.workload), destination: server && identityOf(server) }
-      : undefined;
-    const fault = takeFault(end);
-    return {
-      source,
-      destination,
-      client,
-      server,
-      service: end.asked && model.serviceAt(network, end.asked.address, client?.namespace),
-      identities: proven,
-      dryRun: this.#dryRunOf(end, destination, proven?.source),
-      ended: fault === undefined ? reasonOf(end) : 'policy-changed',
+  #tellDryRun(end: FlowEnd, { source, outbound, inbound }: KnownFlow, outcomes: readonly DryRunOutcome[]): void {
+    const subject = source === undefined ? inbound : outbound;
+    const fields = {
+      flow: end.id,
+      'src.addr': formatEndpoint(end.client),
+      'src.workload': subject?.source?.workload,
+      'src.namespace': subject?.source?.namespace,
+      'src.identity': subject?.sourceIdentity,
+      'dst.addr': formatEndpoint(end.server),
+      'dst.service': subject?.service?.hostname,
+      'dst.workload': subject?.destination?.workload,
+      'dst.namespace': subject?.destination?.namespace,
+      direction: subject?.direction,
     };
+    for (const { policy, would } of outcomes)
+      if (would !== 'allow') this.#deps.limited.info({ ...fields, policy, would, path: 'kernel' }, 'policy dry run');
   }
 
-  /** By what applies now. Nobody asked when it was made: a verdict, or an open port, had the answer. */
-  #dryRunOf(
-    { kind, client, server }: FlowEnd,
-    destination: PathPod | undefined,
-    source: SpiffeId | undefined,
-  ): readonly DryRunOutcome[] {
-    if (destination?.rules.hasDryRun !== true || (kind !== 'local' && kind !== 'plain')) return [];
-    const attempt = { source, sourceAddress: client.address, destination: server, throughWaypoint: false };
-    return destination.rules.decide(attempt).dryRun;
-  }
-
-  #tellDryRun(end: FlowEnd, ends: Ends): void {
-    const { path, ...facts } = this.#facts(end, ends);
-    for (const { policy, would } of ends.dryRun)
-      if (would !== 'allow') this.#deps.limited.info({ ...facts, policy, would, path }, 'policy dry run');
-  }
-
-  #facts(end: FlowEnd, { source, client, server, service, identities }: Ends): ConnectionFacts {
-    return connectionFacts({
-      direction: source === undefined ? 'inbound' : 'outbound',
-      from: end.client,
-      source: partyOf(client),
-      to: end.server,
-      authority: undefined,
-      service,
-      destination: partyOf(server),
-      identities,
-      path: 'kernel',
-    });
-  }
-
-  #line(end: FlowEnd, ends: Ends): LineFields {
-    const { bytesSent, bytesReceived, durationMs } = end;
-    const fields = completedFields(this.#facts(end, ends), {
-      bytesFromClient: bytesSent,
-      bytesFromServer: bytesReceived,
-      durationMs,
-      ended: ends.ended,
-    });
-    return { ...fields, flow: end.kind, round_trip_us: end.roundTripUs, retransmits: end.retransmits };
-  }
-
-  #record(end: FlowEnd, ends: Ends, pod: NetnsCookie, direction: FlowRecord['direction']): FlowRecord {
+  #record(
+    end: FlowEnd,
+    { cookie }: PathPod,
+    subject: FlowSubject,
+    { ended, error }: Ending,
+    { decision, dryRun }: FlowAnswer,
+  ): FlowRecord {
     return {
-      pod,
-      endedAt: this.#deps.clock.now(),
-      direction,
-      path: 'kernel',
-      client: end.client,
-      server: end.server,
-      sourceIdentity: ends.identities?.source,
-      destinationIdentity: ends.identities?.destination,
-      service: ends.service?.hostname,
-      ended: ends.ended,
-      decision: end.kind === 'probe' ? KUBELET_PROBE : undefined,
+      ...subject,
+      id: end.id,
+      pod: cookie,
+      stage: isConnected(end) ? 'connected' : 'addressed',
+      endedAt: Math.round(this.#deps.clock.now() - end.agoMs),
+      durationMs: end.durationMs,
+      ended,
+      error,
+      decision,
+      dryRun,
+      attempts: 1,
       bytesSent: end.bytesSent,
       bytesReceived: end.bytesReceived,
-      durationMs: end.durationMs,
+      connectMs: end.connectMs,
+      firstByteMs: undefined,
+      roundTripUs: end.roundTripUs === 0 ? undefined : end.roundTripUs,
+      retransmits: end.retransmits,
+      kind: end.kind,
     };
   }
 }
 
-/** In the words of the tunnel (docs/errors.md). */
-function reasonOf({ end, roundTripUs }: FlowEnd): string {
-  switch (end) {
+/** As whom the pods of this node see it. */
+export function subjectsOf({ outbound, inbound }: KnownFlow): readonly FlowSubject[] {
+  return [outbound, inbound].filter((subject) => subject !== undefined);
+}
+
+/** Plaintext from outside is a flow only when it is accepted. */
+function isConnected({ kind, connectMs }: FlowEnd): boolean {
+  return kind === 'plain' || connectMs !== undefined;
+}
+
+function endingOf(end: FlowEnd, fault: FlowFault | undefined): Ending {
+  if (fault !== undefined) return { ended: 'policy-changed', error: fault.text };
+  switch (end.end) {
     case 'refused':
-      return 'dial-refused';
+      return { ended: 'dial-refused', error: `connection failed: ${formatEndpoint(end.server)} refused it` };
     case 'timed-out':
-      return roundTripUs === 0 ? 'dial-timed-out' : 'server-lost';
+      return isConnected(end)
+        ? { ended: 'server-lost', error: `io error: ${formatEndpoint(end.server)} answers no more` }
+        : { ended: 'dial-timed-out', error: `connection failed: ${formatEndpoint(end.server)} did not answer` };
     case 'aborted':
-      return 'client-gone';
+      return { ended: 'client-gone', error: undefined };
     default:
-      return end;
+      return { ended: end.end, error: undefined };
   }
 }

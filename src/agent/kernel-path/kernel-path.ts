@@ -10,6 +10,7 @@
 import {
   type Address,
   type Endpoint,
+  type FlowSink,
   type MeshUpdate,
   messageOf,
   type NetnsCookie,
@@ -18,10 +19,12 @@ import {
 import type { PolicyBook } from '../../policy/index.ts';
 import type { Log } from '../../telemetry/index.ts';
 import type { Clock, DirectoryWatch } from '../ports.ts';
+import type { PathAnswer } from './answer.ts';
 import { PathChanges } from './changes.ts';
 import { type Concern, concernOf } from './concern.ts';
+import { decideVerdict, type PathWorld } from './decide.ts';
 import { PastDestinations } from './destinations.ts';
-import { FlowEnds } from './flow-ends.ts';
+import { FlowCounting, type FlowCountingOptions, type SeriesDeps } from './flow-counting.ts';
 import { KubeletWatch } from './kubelet.ts';
 import { LimitedLog } from './limited-log.ts';
 import { LiveFlows } from './live-flows.ts';
@@ -29,16 +32,7 @@ import { MasqueradedPairs } from './masqueraded.ts';
 import { PathEvents } from './path-events.ts';
 import { PodSwitches } from './pod-switches.ts';
 import { type PathPodState, PathPods } from './pods.ts';
-import type {
-  ControlGroups,
-  FlowEnd,
-  FlowMemory,
-  PathEvent,
-  PathKernel,
-  PathModel,
-  PathRouting,
-  Place,
-} from './ports.ts';
+import type { ControlGroups, FlowEnd, PathEvent, PathKernel, PathModel, PathRouting, Place } from './ports.ts';
 import { Rewriting, turn } from './rewriting.ts';
 import { PublishedServices } from './services.ts';
 import type { KernelPathStatus, KernelPathTotals } from './status.ts';
@@ -51,15 +45,17 @@ export interface KernelPathDeps {
   readonly model: PathModel;
   readonly book: Pick<PolicyBook, 'rulesFor'>;
   readonly routing: PathRouting;
-  /** Where flows that have ended are remembered. Default: nowhere. */
-  readonly memory?: FlowMemory;
+  /** Who is told of flows that have ended. Default: nobody. */
+  readonly flows?: FlowSink;
+  /** Who exposes Istio's counters of the kernel path. Default: nobody, so nothing is counted. */
+  readonly series?: SeriesDeps;
   readonly groups: ControlGroups;
   readonly directories: DirectoryWatch;
   readonly clock: Clock;
   readonly log: Log;
 }
 
-export interface KernelPathOptions {
+export interface KernelPathOptions extends FlowCountingOptions {
   /** This node's name, as workloads have it. */
   readonly node: string;
   /**
@@ -69,20 +65,18 @@ export interface KernelPathOptions {
   readonly isOn: boolean;
   /** Where the kubelet's control group may be; the first that is there counts. None: its probes are as anybody's. */
   readonly kubeletPaths: readonly string[];
-  /** Each connection is told to the log at its end, at level debug. Default: false. */
-  readonly logsConnections?: boolean;
 }
 
 /** Events and ends are read so often. */
 const TICK_MS = 50;
+/** Ends are told of when the mesh is known, so that it is known whose they are; but no later than after so many ticks. */
+const MOST_TICKS_TO_WAIT = 600;
 /** Ticks between looks at the weights of services. */
 const TICKS_A_LOOK = 2;
 const TICKS_A_SECOND = 20;
 /** Ticks between collections of the addresses that connections may lead to, if they are too many to be remembered. */
 const TICKS_A_COLLECTION = 200;
 const BEAT_MS = 500;
-/** The loop is not held up for longer by connections that are over: what does not fit waits in the kernel's ring, which holds 30,000 of them. */
-const ENDS_MS = 20;
 
 type State =
   | { readonly kind: 'new' }
@@ -95,6 +89,7 @@ type State =
 export class KernelPath {
   readonly #deps: KernelPathDeps;
   readonly #isWanted: boolean;
+  readonly #world: PathWorld;
   readonly #pods: PathPods;
   readonly #masqueraded: MasqueradedPairs;
   readonly #changes: PathChanges;
@@ -103,7 +98,7 @@ export class KernelPath {
   readonly #services: PublishedServices;
   readonly #switches: PodSwitches;
   readonly #events: PathEvents;
-  readonly #ends: FlowEnds;
+  readonly #counting: FlowCounting;
   readonly #kubelet: KubeletWatch;
   readonly #rewriting: Rewriting;
   readonly #limited: LimitedLog;
@@ -121,6 +116,7 @@ export class KernelPath {
     const masqueraded = new MasqueradedPairs(clock);
     const isMasqueraded = masqueraded.has.bind(masqueraded);
     const world = { model, book, routing, pods, isMasqueraded };
+    this.#world = world;
     const limited = new LimitedLog(log);
     const tally = this.#tally;
     const past = new PastDestinations();
@@ -146,7 +142,7 @@ export class KernelPath {
     this.#switches = switches;
     this.#changes = new PathChanges({ pods, past, verdicts, live, services, switches });
     this.#events = new PathEvents({ signals: kernel, live, verdicts, masqueraded, pods, log: limited });
-    this.#ends = new FlowEnds(
+    this.#counting = new FlowCounting(
       {
         table: kernel,
         model,
@@ -154,12 +150,12 @@ export class KernelPath {
         takeFault: (end) => live.takeFault(end),
         failed: (end) => this.#failed(end),
         dryRun: (outcomes) => tally.rehearsed(outcomes),
-        memory: deps.memory,
+        flows: deps.flows,
+        series: deps.series,
         clock,
-        log,
         limited,
       },
-      options.logsConnections ?? false,
+      options,
     );
     this.#kubelet = new KubeletWatch({ signals: kernel, groups, directories, clock, log }, options.kubeletPaths);
     this.#rewriting = new Rewriting({
@@ -173,6 +169,7 @@ export class KernelPath {
   start(): void {
     const { clock } = this.#deps;
     this.#guarded('begin', () => this.#events.begin());
+    this.#counting.begin();
     this.#begin();
     this.#kubelet.start();
     this.#timers = [clock.every(TICK_MS, () => this.#tick()), clock.every(BEAT_MS, () => this.#beat())];
@@ -184,6 +181,7 @@ export class KernelPath {
     this.#timers = [];
     this.#kubelet.stop();
     this.#limited.nextSecond();
+    this.#counting.stop();
     this.#setState({ kind: 'stopped' });
     this.#rewriting.settle();
   }
@@ -231,6 +229,16 @@ export class KernelPath {
     this.#guarded('write a verdict', () => this.#verdicts.request(source, destination));
   }
 
+  /** Whether connections of a pod may go past the tunnel, or why not. Only for people: nothing is written, nothing counted. */
+  answerOn(source: NetnsCookie, destination: Endpoint): PathAnswer {
+    const verdict = decideVerdict(this.#world, this.#pods.get(source), destination);
+    return {
+      state: this.#state.kind,
+      may: verdict.kind === 'none' ? verdict.reason : verdict.kind,
+      isWritten: this.#verdicts.leadsTo(source, destination) !== undefined,
+    };
+  }
+
   /** Whether the pod is captured. */
   serves(cookie: NetnsCookie): boolean {
     const state = this.#pods.get(cookie)?.state;
@@ -263,7 +271,7 @@ export class KernelPath {
       requests: { given, ...unwritten },
       ...this.#tally.totals(),
       closed: this.#live.closed,
-      ended: this.#ends.totals(),
+      ended: this.#counting.totals(),
     };
   }
 
@@ -289,12 +297,17 @@ export class KernelPath {
       const { hasJudged } = this.#changes;
       if (isSecond) this.#events.audit(hasJudged);
       else this.#events.read(hasJudged);
-      this.#ends.read(turn(ENDS_MS));
+      if (this.#isKnownWhose()) this.#counting.run(this.#ticks / TICKS_A_SECOND);
       if (isSecond) this.#live.sweep();
       if (isSecond && hasJudged) this.#live.lookBack();
       if (this.#ticks % TICKS_A_COLLECTION === 0 && this.#changes.collect()) this.#rewriting.work();
       if (this.#state.kind === 'on' && this.#ticks % TICKS_A_LOOK === 0) this.#services.refresh(turn());
     });
+  }
+
+  /** Whose a flow was, and as what it is counted, is asked when its end is told. */
+  #isKnownWhose(): boolean {
+    return (this.#arePodsKnown && this.#deps.model.isComplete) || this.#ticks > MOST_TICKS_TO_WAIT;
   }
 
   #beat(): void {

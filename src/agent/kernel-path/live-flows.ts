@@ -134,13 +134,14 @@ export class LiveFlows {
     this.#idle = this.#nextIdle;
   }
 
-  /** Why this flow was ended by us; undefined: it was not. Tells it once. */
-  takeFault({ client, server }: Pick<FlowEnd, 'client' | 'server'>): FlowFault | undefined {
+  /** Why this flow was ended by us; undefined: it was not. Tells it once. Another with the same ends is not meant. */
+  takeFault({ id, client, server }: Pick<FlowEnd, 'id' | 'client' | 'server'>): FlowFault | undefined {
     if (this.#ended.size === 0) return undefined;
     const key = keyOf(client, server);
     const ended = this.#ended.get(key);
+    if (ended === undefined || !id.endsWith(beginningOf(ended.sinceNs))) return undefined;
     this.#ended.delete(key);
-    return ended?.fault;
+    return ended.fault;
   }
 
   /** Deletes what was lost half-way. */
@@ -242,6 +243,11 @@ export class LiveFlows {
 
 function keyOf(client: Endpoint, server: Endpoint): string {
   return `${formatEndpoint(client)} ${formatEndpoint(server)}`;
+}
+
+/** As the second half of a flow's id has it. */
+function beginningOf(sinceNs: bigint): string {
+  return sinceNs.toString(16).padStart(16, '0');
 }
 
 function idOf({ client, server, sinceNs }: KernelFlow): string {

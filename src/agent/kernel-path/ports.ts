@@ -2,7 +2,8 @@
  * What the kernel path asks of other rooms. The adapters live in src/kernel (the tables, the flows, the signals) and
  * src/ztunnel (routing) and fit by shape. Every method of the kernel's may throw an error with a closed `code`.
  */
-import type { Endpoint, FlowRecord, NetnsCookie, ReadModel, Service, Workload } from '../../mesh/index.ts';
+import type { Endpoint, NetnsCookie, ReadModel, Service, Workload } from '../../mesh/index.ts';
+import type { SeriesLabels } from '../../telemetry/index.ts';
 
 /** Whose epoch: a pod's, or 0 for everything outside. */
 export type Place = NetnsCookie | 0n;
@@ -86,24 +87,48 @@ export interface KernelFlow {
   readonly serverSocket: bigint;
 }
 
-/** A connection of the kernel path that is over. */
-export interface FlowEnd {
+/** Who and what a connection of the kernel path is about. */
+export interface FlowBetween {
   readonly kind: FlowKind;
-  /** `refused`: the server answered with a reset; `aborted`: the client gave up before there was a connection. */
-  readonly end: 'clean' | 'reset-by-client' | 'reset-by-server' | 'refused' | 'timed-out' | 'aborted';
   readonly source: Place;
   readonly destination: Place;
   readonly client: Endpoint;
   readonly server: Endpoint;
   /** The service that the client asked for; undefined: `server` itself. */
   readonly asked: Endpoint | undefined;
+}
+
+/** A connection of the kernel path that is over. */
+export interface FlowEnd extends FlowBetween {
+  /** 32 hexadecimal digits; the second half is the `sinceNs` that it had as a `KernelFlow`. */
+  readonly id: string;
+  /** `refused`: the server answered with a reset; `aborted`: the client gave up before there was a connection. */
+  readonly end: 'clean' | 'reset-by-client' | 'reset-by-server' | 'refused' | 'timed-out' | 'aborted';
+  /** How long ago it ended, when it was read. */
+  readonly agoMs: number;
   readonly durationMs: number;
+  /** From the connect until it was established; undefined: it never was, or (kind `plain`) was not measured. */
+  readonly connectMs: number | undefined;
   /** By the client. */
   readonly bytesSent: number;
   readonly bytesReceived: number;
   /** Smoothed; 0: not measured. */
   readonly roundTripUs: number;
   readonly retransmits: number;
+}
+
+/** What a connection that is still open has moved so far. */
+export interface FlowSample extends FlowBetween {
+  /** As its end will have it. */
+  readonly id: string;
+  /** Never more than its end will tell. Undefined: it could not be measured this time. */
+  readonly bytes: { readonly sent: number; readonly received: number } | undefined;
+}
+
+export interface FlowSampling {
+  /** Grows by one whenever all flows have been gone through, and it begins anew. */
+  readonly round: number;
+  readonly samples: readonly FlowSample[];
 }
 
 /** The connections of the kernel path. */
@@ -117,6 +142,11 @@ export interface FlowTable {
   destroyFlows(flows: readonly KernelFlow[]): number;
   /** Some of those that have ended since the last call, in the order of their ends; none: there are no more. */
   flowRecords(): readonly FlowEnd[];
+  /**
+   * What connections that have lived for some seconds have moved so far: some in each call, none of them more often than
+   * every 5 s. One whose bytes are told was open at that moment, so its end is still to be told.
+   */
+  sampleFlows(): FlowSampling;
   /** Looks at some, and deletes those whose end nobody reported. Returns how many. */
   sweepFlows(): number;
   /** How many there are: cheaper than `flows`. */
@@ -202,9 +232,16 @@ export interface PathRouting {
   activity(): number;
 }
 
-/** Where flows that have ended are remembered. */
-export interface FlowMemory {
-  add(records: readonly FlowRecord[]): void;
+/** Who exposes what is counted here: the book of all series. */
+export interface PathSeriesBook {
+  /**
+   * @param cells of a `SeriesTable`
+   * @param freed what a slot counted has been put aside
+   */
+  source(
+    cells: Float64Array,
+    freed: (slot: number) => void,
+  ): { added(slot: number, labels: SeriesLabels): void; idle(slot: number): void };
 }
 
 /** Finds control groups. */

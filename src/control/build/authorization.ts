@@ -19,6 +19,8 @@ const MAX_RULES_CHARACTERS = 1024 * 1024;
 const DENY_ALL: readonly PolicyRule[] = [{ clauses: [], unlessThroughWaypoint: false }];
 /** Parts that a message names. */
 const MAX_NAMED = 10;
+/** Of a message as agents are told of it. */
+const MAX_REASON_CHARACTERS = 1024;
 const DRY_RUN = 'istio.io/dry-run';
 
 const ACTIONS: ReadonlyMap<string, AuthorizationPolicy['action']> = new Map([
@@ -46,7 +48,7 @@ export function convertAuthorizationPolicy(object: objects.AuthorizationPolicy, 
   const policy: AuthorizationPolicy = { namespace, name, scope, action, rules, dryRun };
   if (JSON.stringify(rules).length > MAX_RULES_CHARACTERS) return tooLong(policy);
   const condition = conditionOf(policy, dryRunIssue(object), ignored);
-  return { policy: condition === ACCEPTED ? policy : { ...policy, partial: true }, condition };
+  return { policy: condition === ACCEPTED ? policy : partial(policy, condition), condition };
 }
 
 /** Undefined: agents are not told of it. */
@@ -85,10 +87,12 @@ function tooLong(policy: AuthorizationPolicy): Conversion {
   const parts = [
     { field: 'spec.rules', text: `is longer than ${MAX_RULES_CHARACTERS} characters as agents are told of it` },
   ];
-  return {
-    policy: { ...policy, rules: isDeny ? DENY_ALL : [], partial: true },
-    condition: unsupported('False', message, parts),
-  };
+  const condition = unsupported('False', message, parts);
+  return { policy: partial({ ...policy, rules: isDeny ? DENY_ALL : [] }, condition), condition };
+}
+
+function partial(policy: AuthorizationPolicy, { message }: PolicyCondition): AuthorizationPolicy {
+  return { ...policy, partial: true, partialBecause: message.slice(0, MAX_REASON_CHARACTERS) };
 }
 
 /** @param wrongAnnotations what has no part in the rules */

@@ -1,9 +1,8 @@
 import type { Socket } from 'node:net';
-import type { Endpoint } from '../../mesh/index.ts';
+import type { Endpoint, Workload } from '../../mesh/index.ts';
 import type { Permit } from '../../policy/index.ts';
 import { type Failure, failure } from '../errors.ts';
-import { type Facts, plainFacts } from '../facts.ts';
-import type { FlowSubject } from '../flow-log.ts';
+import { plainSubject, type Subject } from '../flow-subjects.ts';
 import type { Path } from '../ledger.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
@@ -18,10 +17,6 @@ export interface InboundDeps {
   readonly netnsFd: number;
   /** Undefined: there is no mesh. */
   readonly tunnel: PodTunnel | undefined;
-  /** It is told to the log at its end. */
-  readonly logsConnections: boolean;
-  /** Its record is wanted. */
-  readonly recordsFlows: boolean;
   /** It is relayed from now on. */
   relayed(path: Path): void;
 }
@@ -38,11 +33,10 @@ export async function serveInbound(connection: OpenConnection, client: Socket, d
   const destination = endpointOf(client.localAddress, client.localPort);
   if (source === undefined || destination === undefined) return connection.refuse(failure('client-gone'));
   const arrived = { source, destination };
-  if (deps.recordsFlows) connection.subject = subjectOf(arrived);
-  if (AGENT_PORTS.has(destination.port)) return connection.refuse(failure('recursive-call'));
+  if (AGENT_PORTS.has(destination.port)) return refuseEarly(connection, arrived, failure('recursive-call'), deps);
 
-  const admitted = await admit(connection, arrived, deps.tunnel);
-  if ('denied' in admitted) return connection.refuse(admitted.denied, factsOf(arrived, deps));
+  const admitted = await admit(connection, arrived, deps);
+  if ('denied' in admitted) return connection.refuse(admitted.denied);
 
   const failed = await dialApp(admitted.permit, connection, destination, source, deps);
   if (failed !== undefined) return connection.refuse(failed);
@@ -50,32 +44,41 @@ export async function serveInbound(connection: OpenConnection, client: Socket, d
   const { server } = connection;
   if (server !== undefined) deps.timeouts.followTimeouts(server, client, undefined);
   deps.relayed('inboundPlain');
-  await connection.relay(deps.logsConnections ? factsOf(arrived, deps) : undefined);
+  await connection.relay();
 }
 
 async function admit(
   connection: OpenConnection,
-  { source, destination }: Arrived,
-  tunnel: PodTunnel | undefined,
+  arrived: Arrived,
+  { tunnel }: InboundDeps,
 ): Promise<{ readonly permit: Permit | undefined } | { readonly denied: Failure }> {
+  const workload = tunnel?.ownWorkload ?? (await wait(connection, arrived, tunnel));
+  if (tunnel !== undefined && workload === undefined) return { denied: failure('mesh-unknown', tunnel.unknown) };
+  connection.goesTo(subjectOf(arrived, workload, tunnel));
   if (tunnel === undefined) return { permit: undefined };
-  const workload = tunnel.ownWorkload ?? (await tunnel.workload(connection));
-  if (workload === undefined) return { denied: failure('mesh-unknown', tunnel.unknown) };
+  const { source, destination } = arrived;
   return tunnel.policy.admit(connection, { identity: undefined, client: source, destination });
 }
 
-function factsOf(arrived: Arrived, { tunnel }: InboundDeps): Facts {
-  return plainFacts({ ...arrived, model: tunnel?.mesh.view.model, workload: tunnel?.ownWorkload });
+async function wait(
+  connection: OpenConnection,
+  arrived: Arrived,
+  tunnel: PodTunnel | undefined,
+): Promise<Workload | undefined> {
+  if (tunnel === undefined) return undefined;
+  connection.asks(subjectOf(arrived, undefined, tunnel));
+  return await tunnel.workload(connection);
 }
 
-function subjectOf({ source, destination }: Arrived): FlowSubject {
-  return {
-    direction: 'inbound',
-    path: 'plain',
-    client: source,
-    server: destination,
-    sourceIdentity: undefined,
-    destinationIdentity: undefined,
-    service: undefined,
-  };
+function refuseEarly(connection: OpenConnection, arrived: Arrived, failed: Failure, { tunnel }: InboundDeps): void {
+  connection.asks(subjectOf(arrived, tunnel?.ownWorkload, tunnel));
+  connection.refuse(failed);
+}
+
+function subjectOf(
+  { source, destination }: Arrived,
+  workload: Workload | undefined,
+  tunnel: PodTunnel | undefined,
+): Subject {
+  return plainSubject({ model: tunnel?.mesh.view.model, client: source, app: destination, workload });
 }

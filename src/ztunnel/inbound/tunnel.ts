@@ -7,11 +7,10 @@ import {
   parseForwarded,
   type TunnelPeer,
 } from '../../hbone/index.ts';
-import { type Endpoint, identityOf, type Service, type Workload } from '../../mesh/index.ts';
+import type { Endpoint, Workload } from '../../mesh/index.ts';
 import type { RequestClient } from '../client.ts';
 import { failure } from '../errors.ts';
-import { type Facts, tunnelledFacts } from '../facts.ts';
-import type { FlowSubject } from '../flow-log.ts';
+import { type Subject, tunnelledSubject } from '../flow-subjects.ts';
 import type { Path } from '../ledger.ts';
 import type { PodName } from '../node-view.ts';
 import type { OpenConnection } from '../open-connection.ts';
@@ -26,10 +25,6 @@ export interface TunnelledDeps {
   readonly netnsFd: number;
   readonly pod: PodName;
   readonly tunnel: PodTunnel;
-  /** It is told to the log at its end. */
-  readonly logsConnections: boolean;
-  /** Its record is wanted. */
-  readonly recordsFlows: boolean;
   /** It is relayed from now on. */
   relayed(path: Path): void;
 }
@@ -44,45 +39,61 @@ export interface Arrived {
 /** One connection that a peer asks for through the tunnel, in the order of wire contract, section 2.4. */
 export async function serveTunnelled(connection: OpenConnection, arrived: Arrived, deps: TunnelledDeps): Promise<void> {
   const { request, peer, client } = arrived;
-  const { tunnel, logsConnections } = deps;
-  const workload = tunnel.ownWorkload ?? (await tunnel.workload(connection));
+  const { tunnel } = deps;
+  connection.knownBy(headerValue(request, 'traceparent'));
   const forwarded = forwardedOf(request);
-  const target = targetFor(arrived, workload, forwarded.host, deps);
   const source = sourceOf(peer, forwarded.for);
-  const app = { address: peer.local.address, port: target.kind === 'target' ? target.port : peer.local.port };
-  const service = target.kind === 'target' ? target.service : undefined;
-  if (deps.recordsFlows) connection.subject = subjectOf(peer, source, app, workload, service);
-  const facts = (): Facts => factsOf(arrived, source, workload, service, tunnel);
-  if (target.kind === 'refuse') return connection.refuse(failure(target.reason, target.text), facts());
+  const workload = tunnel.ownWorkload ?? (await wait(connection, arrived, source, tunnel));
+  const target = targetFor(arrived, workload, forwarded.host, deps);
+  const subject = subjectOf(arrived, source, workload, target, tunnel);
+  if (target.kind === 'refuse') {
+    connection.asks(subject);
+    return connection.refuse(failure(target.reason, target.text));
+  }
 
+  connection.goesTo(subject);
+  const app = subject.server;
   const asker = { identity: peer.identity, client: source.port === 0 ? peer.endpoint : source, destination: app };
   const admitted = tunnel.policy.admit(connection, asker);
-  if ('denied' in admitted) return connection.refuse(admitted.denied, facts());
+  if ('denied' in admitted) return connection.refuse(admitted.denied);
 
   const failed = await dialApp(admitted.permit, connection, app, source, deps);
-  if (failed !== undefined) return connection.refuse(failed, facts());
+  if (failed !== undefined) return connection.refuse(failed);
 
   client.answerWith(answerOf(workload));
   deps.relayed('inboundTunnel');
-  await connection.relay(logsConnections ? facts() : undefined);
+  await connection.relay();
 }
 
+async function wait(
+  connection: OpenConnection,
+  arrived: Arrived,
+  source: Endpoint,
+  tunnel: PodTunnel,
+): Promise<Workload | undefined> {
+  connection.asks(subjectOf(arrived, source, undefined, undefined, tunnel));
+  return await tunnel.workload(connection);
+}
+
+/** @param target undefined: it is not known yet */
 function subjectOf(
-  { identity }: TunnelPeer,
+  { request, peer }: Arrived,
   client: Endpoint,
-  server: Endpoint,
   workload: Workload | undefined,
-  service: Service | undefined,
-): FlowSubject {
-  return {
-    direction: 'inbound',
-    path: 'tunnel',
+  target: Target | undefined,
+  { mesh }: PodTunnel,
+): Subject {
+  const isKnown = target?.kind === 'target';
+  return tunnelledSubject({
+    model: mesh.view.model,
+    authority: request.authority,
+    headers: request.headers,
+    peer,
     client,
-    server,
-    sourceIdentity: identity,
-    destinationIdentity: workload && identityOf(workload),
-    service: service?.hostname,
-  };
+    app: isKnown ? { address: peer.local.address, port: target.port } : peer.local,
+    workload,
+    service: isKnown ? target.service : undefined,
+  });
 }
 
 function targetFor(
@@ -97,8 +108,12 @@ function targetFor(
   return targetOf(model, { method, authority, parsed, local: peer.local, pod, workload, forwardedHost });
 }
 
-function forwardedOf({ headers }: IncomingRequest): ReturnType<typeof parseForwarded> {
-  const [value] = headerValues(headers, 'forwarded');
+function headerValue({ headers }: IncomingRequest, name: string): string | undefined {
+  return headerValues(headers, name)[0];
+}
+
+function forwardedOf(request: IncomingRequest): ReturnType<typeof parseForwarded> {
+  const value = headerValue(request, 'forwarded');
   return value === undefined ? {} : parseForwarded(value);
 }
 
@@ -110,15 +125,4 @@ function sourceOf({ endpoint }: TunnelPeer, forwardedFor: Endpoint | undefined):
 function answerOf(workload: Workload | undefined): HeaderFields {
   const baggage = workload === undefined ? '' : baggageOf(workload);
   return baggage === '' ? [] : [['baggage', baggage]];
-}
-
-/** What the log says of a request. */
-function factsOf(
-  { request, peer }: Arrived,
-  client: Endpoint,
-  workload: Workload | undefined,
-  service: Service | undefined,
-  { mesh }: PodTunnel,
-): Facts {
-  return tunnelledFacts({ model: mesh.view.model, request, peer, client, workload, service });
 }

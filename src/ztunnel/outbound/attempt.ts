@@ -1,9 +1,8 @@
 import type { Socket } from 'node:net';
 import { connectHeaders } from '../../hbone/index.ts';
-import { type Endpoint, familyOf, identityOf, type SpiffeId, type Workload } from '../../mesh/index.ts';
+import { type Endpoint, familyOf, identityOf, type Workload } from '../../mesh/index.ts';
 import type { Permit } from '../../policy/index.ts';
 import { type Failure, failure, failureOfDial } from '../errors.ts';
-import { type Facts, outboundFacts } from '../facts.ts';
 import type { Path } from '../ledger.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
@@ -73,23 +72,6 @@ export function pathOf(route: Followed): Path {
     case 'hbone':
       return 'outboundTunnel';
   }
-}
-
-/**
- * What the log says of a connection.
- *
- * @param route undefined: it goes nowhere
- * @param peer who the far end of the tunnel has proven to be; undefined: there is none
- */
-export function factsOf(
-  { from, destination }: Captured,
-  source: Workload | undefined,
-  route: Followed | undefined,
-  peer?: SpiffeId,
-): Facts {
-  const identities =
-    peer === undefined || source === undefined ? undefined : { source: identityOf(source), destination: peer };
-  return outboundFacts({ client: from, destination, source, route, identities });
 }
 
 async function follow(
@@ -192,6 +174,7 @@ async function tunnel(
 ): Promise<Failure | undefined> {
   if (from === undefined || source === undefined || pod === undefined) return failure('client-gone');
   const target = { sourceIdentity: identityOf(source), acceptable, nextHop };
-  const headers = connectHeaders({ source, client: from, serviceHostname: service?.hostname });
+  const { traceparent } = connection;
+  const headers = connectHeaders({ source, client: from, serviceHostname: service?.hostname, traceparent });
   return await connection.tunnel((signal) => pod.connect(target, authority, headers, signal));
 }

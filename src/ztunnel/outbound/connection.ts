@@ -1,14 +1,13 @@
 import type { Socket } from 'node:net';
-import { type Endpoint, identityOf, type Workload } from '../../mesh/index.ts';
+import type { Endpoint, Workload } from '../../mesh/index.ts';
 import { type Failure, failure } from '../errors.ts';
-import { flowPathOf } from '../facts.ts';
-import type { FlowSubject } from '../flow-log.ts';
+import { outboundSubject, type Subject } from '../flow-subjects.ts';
 import type { Path } from '../ledger.ts';
 import type { OpenConnection } from '../open-connection.ts';
 import type { PodTunnel } from '../pod-tunnel.ts';
 import type { PodSockets, TimeoutFollower } from '../ports.ts';
 import { endpointOf } from '../socket-address.ts';
-import { attempt, type Captured, type Followed, factsOf, pathOf } from './attempt.ts';
+import { attempt, type Captured, type Followed, pathOf } from './attempt.ts';
 import { type Route, route } from './route.ts';
 
 /** What an outbound connection needs of its pod. */
@@ -18,10 +17,6 @@ export interface OutboundDeps {
   readonly netnsFd: number;
   /** Undefined: there is no mesh, everything is passed through. */
   readonly tunnel: PodTunnel | undefined;
-  /** It is told to the log at its end. */
-  readonly logsConnections: boolean;
-  /** Its record is wanted. */
-  readonly recordsFlows: boolean;
   /** It is relayed from now on. */
   relayed(path: Path): void;
   /** It has been connected to where no encryption is due. */
@@ -35,24 +30,29 @@ export async function serveOutbound(connection: OpenConnection, client: Socket, 
   const { endpoint: destination, picked, boundSource, timeouts } = asked;
   const from = endpointOf(client.remoteAddress, client.remotePort);
   const captured = { client, from, destination, picked, boundSource, timeouts };
-  if (deps.recordsFlows) connection.subject = subjectOf(captured, deps);
 
   const { tunnel } = deps;
-  const source = tunnel === undefined ? undefined : (tunnel.ownWorkload ?? (await tunnel.workload(connection)));
-  if (tunnel !== undefined && source === undefined)
-    return connection.refuse(failure('mesh-unknown', tunnel.unknown), factsOf(captured, undefined, undefined));
+  const source = tunnel?.ownWorkload ?? (await wait(connection, captured, tunnel));
+  if (tunnel !== undefined && source === undefined) return connection.refuse(failure('mesh-unknown', tunnel.unknown));
 
   const { failed, last } = await connect(connection, captured, source, deps);
-  // What has nothing to do with the mesh is only counted.
-  const isOutside = last?.kind === 'passthrough';
-  if (failed !== undefined) return connection.refuse(failed, isOutside ? undefined : factsOf(captured, source, last));
+  if (failed !== undefined) return connection.refuse(failed);
 
   if (last !== undefined) {
-    if (connection.subject !== undefined) connection.subject.destinationIdentity = connection.peer;
     deps.relayed(pathOf(last));
     if (isDirect(last, source)) deps.directly(last.destination);
   }
-  await connection.relay(deps.logsConnections ? factsOf(captured, source, last, connection.peer) : undefined);
+  await connection.relay();
+}
+
+async function wait(
+  connection: OpenConnection,
+  captured: Captured,
+  tunnel: PodTunnel | undefined,
+): Promise<Workload | undefined> {
+  if (tunnel === undefined) return undefined;
+  connection.asks(subjectOf(captured, undefined, undefined));
+  return await tunnel.workload(connection);
 }
 
 /** Whether it goes to a pod of this node, or to what takes no tunnel: connections like it might need no agent. */
@@ -68,17 +68,13 @@ function isDirect(route: Followed, source: Workload | undefined): boolean {
   }
 }
 
-/** Before it is known where it goes. */
-function subjectOf({ from, destination }: Captured, { tunnel }: OutboundDeps): FlowSubject {
-  return {
-    direction: 'outbound',
-    path: tunnel === undefined ? 'passthrough' : 'tunnel',
-    client: from,
-    server: destination,
-    sourceIdentity: undefined,
-    destinationIdentity: undefined,
-    service: undefined,
-  };
+/** @param route undefined: it is not known where it goes, or it goes nowhere */
+function subjectOf(
+  { from, destination }: Captured,
+  source: Workload | undefined,
+  route: Followed | undefined,
+): Subject {
+  return outboundSubject({ client: from, asked: destination, source, route });
 }
 
 interface Outcome {
@@ -99,25 +95,18 @@ async function connect(
   let outcome: Outcome = { failed: undefined, last: undefined };
   for (;;) {
     const next = routeOf(captured, source, tried, deps);
-    if (next.kind === 'refuse') return { failed: failure(next.reason, next.text), last: undefined };
+    if (next.kind === 'refuse') {
+      connection.asks(subjectOf(captured, source, undefined));
+      return { failed: failure(next.reason, next.text), last: undefined };
+    }
     const endpoint = next.kind === 'passthrough' ? undefined : next.endpoint;
     const isAgain = tried.size > 0;
     if (isAgain && (endpoint === undefined || tried.has(endpoint) || !mayRetry(deps))) return outcome;
-    describe(connection, next, source);
+    connection.goesTo(subjectOf(captured, source, next), outcome.failed);
     outcome = { failed: await attempt(connection, captured, source, next, deps), last: next };
     if (outcome.failed?.isWorthAnother !== true || endpoint === undefined) return outcome;
     tried.add(endpoint);
   }
-}
-
-/** What its record shall say of where it goes. */
-function describe({ subject }: OpenConnection, route: Followed, source: Workload | undefined): void {
-  if (subject === undefined) return;
-  subject.path = flowPathOf(route);
-  subject.server = route.destination;
-  if (route.kind === 'passthrough') return;
-  subject.service = route.service?.hostname;
-  subject.sourceIdentity = route.kind === 'plain' || source === undefined ? undefined : identityOf(source);
 }
 
 function mayRetry({ tunnel }: OutboundDeps): boolean {

@@ -151,6 +151,11 @@ export class CostTable {
     return Atomics.add(this.#failures, slot, 1) + 1;
   }
 
+  /** In a row. */
+  failures(slot: number): number {
+    return Atomics.load(this.#failures, slot);
+  }
+
   /** @returns whether there were any */
   clearFailures(slot: number): boolean {
     return Atomics.exchange(this.#failures, slot, 0) !== 0;

@@ -51,6 +51,18 @@ interface View {
   probeAt: number;
 }
 
+/** How an endpoint does. */
+export interface EndpointHealth {
+  /** It gets no connections but a probe now and then, unless most of the others are ejected too. */
+  readonly isEjected: boolean;
+  /** In a row, up to now. */
+  readonly failures: number;
+  /** How long it takes to connect, averaged; undefined: not known. */
+  readonly connectMs: number | undefined;
+  /** Connections that are open or being made. */
+  readonly open: number;
+}
+
 const NOTHING_TRIED: ReadonlySet<string> = new Set();
 
 /**
@@ -127,6 +139,23 @@ export class EndpointCosts {
       if (ejected.has(index)) return 0;
       return probed.has(index) ? 1 : Math.max(1, Math.round((MOST_WEIGHT * share) / most));
     });
+  }
+
+  /** How many are ejected. */
+  get ejected(): number {
+    return this.#table.ejected;
+  }
+
+  /** What is known of one, as all workers have seen it; undefined: nothing. */
+  healthOf(key: string): EndpointHealth | undefined {
+    const slot = this.#table.find(key);
+    if (slot === undefined) return undefined;
+    return {
+      isEjected: this.#table.ejectedUntil(slot) !== 0,
+      failures: this.#table.failures(slot),
+      connectMs: this.#table.msOf(slot, this.#now()),
+      open: this.#table.open(slot),
+    };
   }
 
   /** A connection is about to be made. */

@@ -31,12 +31,15 @@ export class FakeNodeCertificates implements NodeCertificates {
 
   status(): CertificateStatus[] {
     return [...this.wanted].map((identity) => {
-      const notAfter = this.#issued.get(identity)?.notAfter;
+      const { notBefore, notAfter, chain, roots = [] } = this.#issued.get(identity) ?? {};
       const waits = notAfter === undefined;
       return {
         identity,
         state: waits ? 'unavailable' : 'available',
+        notBefore,
         notAfter,
+        chain,
+        roots,
         lastError: waits ? 'the CA is away' : undefined,
       };
     });

@@ -1,5 +1,7 @@
 import type {
   FlowEnd,
+  FlowSample,
+  FlowSampling,
   KernelBackend,
   KernelFlow,
   KernelVerdict,
@@ -31,6 +33,8 @@ export class FakePathKernel implements PathKernel {
   #failsToEnd = false;
   #flows: KernelFlow[] = [];
   #ends: FlowEnd[] = [];
+  #samples: FlowSample[] = [];
+  #round = 1;
   #events: PathEvent[] = [];
   readonly #counts = new Map<string, PathCount>();
 
@@ -54,6 +58,16 @@ export class FakePathKernel implements PathKernel {
       ({ client, server }) => !isSame(client, end.client) || !isSame(server, end.server),
     );
     this.#ends.push(end);
+  }
+
+  /** What the next sampling tells. */
+  sample(...samples: FlowSample[]): void {
+    this.#samples.push(...samples);
+  }
+
+  /** The next sampling begins a new round. */
+  nextRound(): void {
+    this.#round += 1;
   }
 
   tell(...events: PathEvent[]): void {
@@ -167,6 +181,12 @@ export class FakePathKernel implements PathKernel {
     const failure = this.#failures.get('flowRecords')?.shift();
     if (failure !== undefined) throw failure;
     return this.#ends.splice(0, 2);
+  }
+
+  sampleFlows(): FlowSampling {
+    const failure = this.#failures.get('sampleFlows')?.shift();
+    if (failure !== undefined) throw failure;
+    return { round: this.#round, samples: this.#samples.splice(0) };
   }
 
   sweepFlows(): number {

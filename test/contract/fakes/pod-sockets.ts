@@ -1,7 +1,7 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import * as addon from '../../../native/addon/index.js';
 import { type Address, type Endpoint, encodeAddress, familyOf } from '../../../src/mesh/index.ts';
-import type { PodSockets } from '../../../src/ztunnel/index.ts';
+import type { PodSockets, SocketMeter } from '../../../src/ztunnel/index.ts';
 
 export interface FakePodSocketsOptions {
   /** Where the clients of a listener wanted to go, by the listener's port. Clients of any other were led by nobody. */
@@ -19,7 +19,7 @@ const SO_LINGER = 13;
  * Pod sockets whose pods are this process's own loopback, with no program of ours in the kernel: a client for whom an
  * inbound connection is made must be on the loopback too, with a port that is free.
  */
-export function fakePodSockets(options: FakePodSocketsOptions): PodSockets {
+export function fakePodSockets(options: FakePodSocketsOptions): PodSockets & SocketMeter {
   return {
     originalDestination: (socket) => {
       const port = socket.localPort ?? 0;
@@ -34,6 +34,7 @@ export function fakePodSockets(options: FakePodSocketsOptions): PodSockets {
     // Bound to the client's own address, so the app sees it.
     isSpokenFor: () => true,
     setResetOnDeath: (socket, on) => setLinger(descriptorOf(socket), on),
+    measure: (socket) => (socket.destroyed ? undefined : { roundTripUs: 1, retransmits: 0 }),
   };
 }
 

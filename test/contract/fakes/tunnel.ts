@@ -64,6 +64,8 @@ export class FakeTunnel implements Tunnel {
           restarts: 0,
           descriptorStops: 0,
           eventLoopDelayMs: { p50: 1, p99: 2, max: 3 },
+          cpuSeconds: 4,
+          heapBytes: 5,
         },
       ],
       openConnections: new Map(this.connections),

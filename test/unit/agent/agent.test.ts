@@ -5,10 +5,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Agent, type AgentDeps } from '../../../src/agent/agent.ts';
-import { callAgent, claimRunDirectory, NodePolicy, systemClock, systemDirectories } from '../../../src/agent/index.ts';
+import {
+  callAgent,
+  claimRunDirectory,
+  NodePolicy,
+  type StatusReply,
+  systemClock,
+  systemDirectories,
+} from '../../../src/agent/index.ts';
 import { ReadModel } from '../../../src/mesh/index.ts';
 import { PolicyBook } from '../../../src/policy/index.ts';
-import { openMetrics, silentLog } from '../../../src/telemetry/index.ts';
+import { LogLevels, openMetrics, silentLog } from '../../../src/telemetry/index.ts';
 import { FakePodKernel } from '../../contract/fakes/pod-kernel.ts';
 import { pod } from '../../contract/fakes/pods.ts';
 import { FakeTunnel } from '../../contract/fakes/tunnel.ts';
@@ -31,6 +38,7 @@ function setUp(
   mesh?: Mesh,
   policy?: NonNullable<AgentDeps['policy']>,
   kernelPath?: Path,
+  more: Partial<AgentDeps> = {},
 ) {
   const tunnel = new FakeTunnel();
   const log = silentLog();
@@ -56,6 +64,7 @@ function setUp(
       ...(mesh === undefined ? {} : { mesh }),
       ...(policy === undefined ? {} : { policy }),
       ...(kernelPath === undefined ? {} : { kernelPath }),
+      ...more,
       clock: systemClock,
       directories: systemDirectories(log),
       log,
@@ -411,4 +420,57 @@ test("removing a run directory leaves what is not the agent's", async (t) => {
   rmSync(join(run, 'other'));
   claimRunDirectory(run, uid).remove();
   t.false(existsSync(run));
+});
+
+test('what runs beside the agent is there before it is ready, and until it has stopped', async (t) => {
+  const told: string[] = [];
+  const service = {
+    start: async () => void told.push('started'),
+    close: async () => void told.push('closed'),
+  };
+  const { agent, tunnel } = setUp(runPath(t), undefined, undefined, undefined, undefined, undefined, {
+    services: [service],
+  });
+  tunnel.shutdown = async () => void told.push('drained');
+  await agent.start();
+  t.deepEqual(told, ['started']);
+  await agent.stop();
+  t.deepEqual(told, ['started', 'drained', 'closed']);
+});
+
+test('dumps what it knows of each of its pods, and tells of its node', async (t) => {
+  const asked: unknown[] = [];
+  const node = { uptime: 5 } as NonNullable<StatusReply['node']>;
+  const { agent, kernel, path } = setUp(runPath(t), undefined, undefined, undefined, undefined, undefined, {
+    report: {
+      async *configDump(pods, pretty) {
+        asked.push(pods, pretty);
+        yield '{"workloads":';
+        yield '[]}';
+      },
+      status: () => node,
+    },
+  });
+  const cookie = kernel.addNamespace('/run/netns/a', 5n);
+  await agent.start();
+  await callAgent<'enrol'>({ method: 'enrol', pod: pod() }, { path });
+  const { dump } = await callAgent<'config-dump'>({ method: 'config-dump' }, { path });
+  t.deepEqual(dump, { workloads: [] });
+  t.deepEqual(asked, [[{ pod: pod(), cookie, isServed: true }], false]);
+  t.deepEqual(agent.status().node, node);
+  t.deepEqual(agent.served(), { started: 1, stopped: 0 });
+  await agent.stop();
+});
+
+test('the level of its log is told, set and put back', async (t) => {
+  const levels = new LogLevels({ agent: { level: '' }, tunnel: { level: '' } }, 'info');
+  const { agent, path } = setUp(runPath(t), undefined, undefined, undefined, undefined, undefined, { levels });
+  await agent.start();
+  const ask = async (level?: string, reset = false): Promise<string> =>
+    (await callAgent<'log-level'>({ method: 'log-level', level, reset }, { path })).level;
+  t.is(await ask(), 'info');
+  t.is(await ask('tunnel=debug'), 'info,tunnel=debug');
+  t.is(await ask(undefined, true), 'info');
+  await t.throwsAsync(ask('loud'), { code: 'BAD_REQUEST', message: /^level: / });
+  await agent.stop();
 });

@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { FlowEnd, KernelFlow } from '../../../src/agent/index.ts';
 import { MasqueradedPairs } from '../../../src/agent/kernel-path/masqueraded.ts';
-import { formatEndpoint, identityOf } from '../../../src/mesh/index.ts';
+import { flowPartyOf, formatEndpoint, identityOf } from '../../../src/mesh/index.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
 import {
   addressOf,
@@ -36,9 +36,11 @@ function flow(changes: Partial<KernelFlow> = {}): KernelFlow {
   };
 }
 
+const FLOW = '000000000000000b0000000000000001';
+
 function ended(changes: Partial<FlowEnd> = {}): FlowEnd {
   return {
-    ...{ kind: 'local', end: 'clean', source: WEB, destination: DB },
+    ...{ id: FLOW, kind: 'local', end: 'clean', source: WEB, destination: DB, agoMs: 4, connectMs: 0.2 },
     ...{ client: at('10.0.0.1', 40_000), server: TO_DB, asked: undefined },
     ...{ durationMs: 12.3, bytesSent: 100, bytesReceived: 2000, roundTripUs: 40, retransmits: 0 },
     ...changes,
@@ -292,8 +294,35 @@ test('a flow that was ended says so when its end is told', async (t) => {
   await world.update({ policies: [onlyFor('cli')] });
   world.kernel.end(ended({ end: 'reset-by-server' }));
   world.clock.advance(50);
-  t.like(world.told('connection complete')[0], { error: 'policy-changed', path: 'kernel' });
-  t.is(world.remembered[0]?.ended, 'policy-changed');
+  t.like(world.remembered[0], { ended: 'policy-changed', path: 'kernel', decision: { allowed: false } });
+});
+
+test('that open flows cannot be counted changes nothing but what is counted', async (t) => {
+  const world = await setUp();
+  world.path.request(WEB, TO_DB);
+  world.kernel.fail('sampleFlows', new Error('boom'));
+  world.kernel.end(ended());
+  world.clock.advance(50);
+  t.is(world.path.status().state, 'on');
+  t.is(world.kernel.answer(WEB, TO_DB), 'local');
+  t.is(world.remembered.length, 2);
+  t.is(world.told('open flows could not be counted; trying again').length, 1);
+});
+
+test('why a flow was ended is said of that flow alone, not of an earlier or later one with the same ends', async (t) => {
+  const world = await setUp();
+  world.kernel.begin(flow({ sinceNs: 0x20n }));
+  await world.update({ policies: [onlyFor('cli')] });
+  const beginnings = ['0000000000000010', '0000000000000020', '0000000000000030'];
+  for (const beginning of beginnings) {
+    world.kernel.end(ended({ id: `000000000000000b${beginning}`, end: 'reset-by-client' }));
+    world.clock.advance(50);
+  }
+  const outbound = world.remembered.filter(({ direction }) => direction === 'outbound');
+  t.deepEqual(
+    outbound.map((each) => each.ended),
+    ['reset-by-client', 'policy-changed', 'reset-by-client'],
+  );
 });
 
 test('flows end when one of their ends wants mutual TLS from now on', async (t) => {
@@ -806,70 +835,109 @@ test('all other events are for the operator, once', async (t) => {
 
 // --- ends -------------------------------------------------------------------------------------------------------------
 
-test('a connection that is over is told to the log as the tunnel tells it, and remembered on both sides', async (t) => {
+test('a connection that is over is told of once for each pod of this node, with all that is known of it', async (t) => {
   const world = await setUp({ services: [service({ ports: [{ servicePort: 80, targetPort: 5432 }] })] });
+  const now = world.clock.now();
   world.kernel.end(ended({ asked: at('10.96.0.1') }));
   world.clock.advance(50);
-  t.like(world.told('connection complete')[0], {
-    'src.addr': '10.0.0.1:40000',
-    'src.workload': 'web-0',
-    'src.namespace': 'shop',
-    'src.identity': identityOf(web),
-    'dst.addr': '10.0.0.2:5432',
-    'dst.service': 'web.shop.svc.cluster.local',
-    'dst.workload': 'db-0',
-    'dst.identity': identityOf(db),
+  const outbound = {
+    id: FLOW,
+    pod: WEB,
     direction: 'outbound',
-    bytes_sent: 100,
-    bytes_recv: 2000,
-    duration: '12ms',
-    error: undefined,
     path: 'kernel',
-  });
-  t.like(world.remembered, [
-    {
-      pod: WEB,
-      direction: 'outbound',
-      path: 'kernel',
-      ended: 'clean',
-      bytesSent: 100,
-      sourceIdentity: identityOf(web),
-    },
-    {
-      pod: DB,
-      direction: 'inbound',
-      path: 'kernel',
-      ended: 'clean',
-      bytesSent: 100,
-      destinationIdentity: identityOf(db),
-    },
-  ]);
+    kind: 'local',
+    stage: 'connected',
+    client: at('10.0.0.1', 40_000),
+    asked: at('10.96.0.1'),
+    server: TO_DB,
+    dialled: TO_DB,
+    authority: undefined,
+    sourceIdentity: identityOf(web),
+    destinationIdentity: identityOf(db),
+    source: flowPartyOf(web),
+    destination: flowPartyOf(db),
+    waypoint: undefined,
+    security: 'kernel',
+    endedAt: now + 50 - 4,
+    durationMs: 12.3,
+    ended: 'clean',
+    error: undefined,
+    dryRun: [],
+    attempts: 1,
+    bytesSent: 100,
+    bytesReceived: 2000,
+    connectMs: 0.2,
+    firstByteMs: undefined,
+    roundTripUs: 40,
+    retransmits: 0,
+  } as const;
+  t.like(world.remembered[0], outbound);
+  t.like(world.remembered[1], { ...outbound, pod: DB, direction: 'inbound', asked: TO_DB });
+  for (const { decision, service } of world.remembered) {
+    t.like(decision, { allowed: true, reason: 'no-policy' });
+    t.is(service?.hostname, 'web.shop.svc.cluster.local');
+  }
+  t.is(world.remembered.length, 2);
   t.deepEqual(world.path.totals().ended, { outbound: 1, inbound: 1 });
 });
 
-test('plaintext that is over has no identity', async (t) => {
+test('plaintext that is over has no identity, and only the pod tells of it', async (t) => {
   const world = await setUp();
-  world.kernel.end(ended({ kind: 'plain', source: 0n, client: at('192.0.2.9', 1), bytesSent: 7, bytesReceived: 9 }));
+  const plain = { kind: 'plain', source: 0n, connectMs: undefined } as const;
+  world.kernel.end(ended({ ...plain, client: at('192.0.2.9', 1), bytesSent: 7, bytesReceived: 9 }));
   world.clock.advance(50);
-  t.like(world.told('connection complete')[0], {
-    direction: 'inbound',
-    'src.addr': '192.0.2.9:1',
-    'src.identity': undefined,
-    'dst.workload': 'db-0',
-    bytes_sent: 9,
-    bytes_recv: 7,
-  });
   t.is(world.remembered.length, 1);
+  t.like(world.remembered[0], {
+    direction: 'inbound',
+    client: at('192.0.2.9', 1),
+    source: undefined,
+    sourceIdentity: undefined,
+    destination: flowPartyOf(db),
+    security: 'none',
+    stage: 'connected',
+    bytesSent: 7,
+    bytesReceived: 9,
+  });
+});
+
+test('a probe of the kubelet says that nobody was asked', async (t) => {
+  const world = await setUp({ policies: [onlyFor('cli')] });
+  world.kernel.end(ended({ kind: 'probe', source: 0n, client: at('192.0.2.1', 1) }));
+  world.clock.advance(50);
+  t.like(world.remembered[0]?.decision, { allowed: true, reason: 'kubelet-probe' });
+});
+
+test('ends wait in the kernel until it is known whose they are', async (t) => {
+  const world = new World();
+  world.path.start();
+  world.kernel.end(ended());
+  world.clock.advance(1000);
+  t.is(world.remembered.length, 0);
+  world.enrol(webPod, WEB);
+  world.enrol(dbPod, DB);
+  world.path.podsKnown();
+  world.clock.advance(1000);
+  t.is(world.remembered.length, 0);
+  await world.update({ complete: true, workloads: [web, db, cli] });
+  world.clock.advance(50);
+  t.deepEqual(
+    world.remembered.map(({ pod, source }) => [pod, source?.workload]),
+    [
+      [WEB, 'web-0'],
+      [DB, 'web-0'],
+    ],
+  );
 });
 
 for (const end of ['refused', 'timed-out'] as const)
   test(`a connect that is ${end} takes its verdict along`, async (t) => {
     const world = await setUp();
     world.path.request(WEB, TO_DB);
-    world.kernel.end(ended({ end, roundTripUs: 0 }));
+    world.kernel.end(ended({ end, roundTripUs: 0, connectMs: undefined }));
     world.clock.advance(50);
     t.is(world.kernel.answer(WEB, TO_DB), 'tunnel');
-    t.is(world.remembered[0]?.ended, end === 'refused' ? 'dial-refused' : 'dial-timed-out');
+    const reason = end === 'refused' ? 'dial-refused' : 'dial-timed-out';
+    t.like(world.remembered[0], { ended: reason, stage: 'addressed', roundTripUs: undefined });
   });
 
 test('dry-run policies are evaluated, told and counted when a connection is over, and never enforced', async (t) => {

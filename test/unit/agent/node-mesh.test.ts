@@ -203,7 +203,12 @@ test('its status says whether the source is there, what is known, and how the ce
   source.publish(meshUpdate({ removed: [db.uid, 'shop/web.shop.svc.cluster.local'] }));
   t.like(mesh.status(), { lastUpdate: '2026-01-01T00:00:05.000Z', workloads: 2, services: 0 });
   t.deepEqual(mesh.status().certificates, [
-    { identity: identityOf(web), state: 'available', expires: '2026-01-02T00:00:00.000Z' },
+    {
+      identity: identityOf(web),
+      state: 'available',
+      validFrom: '1970-01-01T00:00:00.000Z',
+      expires: '2026-01-02T00:00:00.000Z',
+    },
   ]);
 });
 

@@ -10,29 +10,14 @@ import {
   type SpiffeId,
 } from '../../../src/mesh/index.ts';
 import { PolicyBook } from '../../../src/policy/index.ts';
+import { flowRecord } from '../../contract/fakes/flows.ts';
 import { meshUpdate, workload } from '../../contract/fakes/mesh.ts';
 
 const pod = 7n as NetnsCookie;
 const buyer = 'spiffe://cluster.local/ns/shop/sa/buyer' as SpiffeId;
 
 function flow(changes: Partial<FlowRecord> = {}): FlowRecord {
-  return {
-    pod,
-    endedAt: 1_700_000_000_000,
-    direction: 'inbound',
-    path: 'tunnel',
-    client: { address: '10.0.0.9' as Address, port: 40_000 },
-    server: { address: '10.0.0.1' as Address, port: 8080 },
-    sourceIdentity: buyer,
-    destinationIdentity: undefined,
-    service: undefined,
-    ended: 'clean',
-    decision: undefined,
-    bytesSent: 0,
-    bytesReceived: 0,
-    durationMs: 0,
-    ...changes,
-  };
+  return flowRecord({ pod, endedAt: 1_700_000_000_000, sourceIdentity: buyer, ...changes });
 }
 
 const policies: AuthorizationPolicy[] = (['shop', 'bank'] as const).map((namespace) => ({
@@ -109,7 +94,8 @@ test('connections to what is not of the mesh are only counted', (t) => {
 });
 
 test('what no policy is asked about, or another one than at the end that is told of, is left out', (t) => {
-  const probe = flow({ path: 'kernel', sourceIdentity: undefined, decision: 'kubelet probe' });
+  const kubelet = { allowed: true, reason: 'kubelet-probe', policy: undefined, text: 'the kubelet asks' };
+  const probe = flow({ path: 'kernel', sourceIdentity: undefined, decision: kubelet });
   const waypoint = flow({ direction: 'outbound', server: { address: '10.0.0.3' as Address, port: 80 } });
   const { flows, outsideMesh } = node([probe, waypoint]).recentFlows(pod);
   t.deepEqual([flows, outsideMesh], [[], 0]);

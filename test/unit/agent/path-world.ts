@@ -18,6 +18,7 @@ import { FakeLog } from '../../contract/fakes/log.ts';
 import { meshUpdate, workload } from '../../contract/fakes/mesh.ts';
 import { FakePathKernel } from '../../contract/fakes/path-kernel.ts';
 import { pod } from '../../contract/fakes/pods.ts';
+import { FakeSeriesBook } from '../../contract/fakes/series-book.ts';
 
 export const [WEB, DB, CLI] = [1n, 2n, 3n] as [NetnsCookie, NetnsCookie, NetnsCookie];
 
@@ -100,6 +101,7 @@ export class World {
   readonly clock = new HandClock();
   readonly log = new FakeLog();
   readonly remembered: FlowRecord[] = [];
+  readonly book = new FakeSeriesBook();
   /** Weights of endpoints by their key; 1 where nothing is said. */
   readonly weights = new Map<string, number>();
   readonly groups = new Map<string, { cgroup: bigint; level: number }>();
@@ -127,13 +129,14 @@ export class World {
         model: this.model satisfies PathModel,
         book: new PolicyBook(this.model),
         routing,
-        memory: { add: (records) => void this.remembered.push(...records) },
+        flows: { add: (records) => void this.remembered.push(...records) },
+        series: { book: this.book },
         groups: { find: (path) => this.groups.get(path) },
         directories: { watch: () => ({ close: () => undefined }) },
         clock: this.clock,
         log: this.log.log,
       },
-      { node: 'n1', isOn: true, kubeletPaths: [], logsConnections: true, ...options },
+      { node: 'n1', isOn: true, kubeletPaths: [], ...options },
     );
   }
 

@@ -109,6 +109,9 @@ const bad: Array<[title: string, request: Uint8Array, code: AgentErrorCode, mess
     /^from: /,
   ],
   ['flows of nobody', line({ method: 'recent-flows' }), 'BAD_REQUEST', /^uid: /],
+  ['a level that is no text', line({ method: 'log-level', level: 5 }), 'BAD_REQUEST', /^level: /],
+  ['a level without end', line({ method: 'log-level', level: 'x'.repeat(2000) }), 'BAD_REQUEST', /^level: /],
+  ['a dump of something', line({ method: 'config-dump', of: 'x' }), 'BAD_REQUEST', /unknown field "of"/],
 ];
 
 for (const [title, request, code, message] of bad) {

@@ -3,11 +3,9 @@ import { chmodSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import type { StatusReply } from '../../../src/agent/index.ts';
 import { main } from '../../../src/cli/main.ts';
 import { preflight } from '../../../src/cli/preflight.ts';
 import { runService } from '../../../src/cli/service.ts';
-import { formatStatus } from '../../../src/cli/status.ts';
 import { table } from '../../../src/cli/table.ts';
 import { uninstall } from '../../../src/cli/uninstall.ts';
 import { version } from '../../../src/cli/version.ts';
@@ -133,118 +131,6 @@ test('uninstall tells what it removed', async (t) => {
 
 test('a table keeps its columns, and control characters out of the terminal', (t) => {
   t.is(table(['A', 'LONG'], [['xyz', 'b\u001b[31m']]), 'A    LONG\nxyz  b?[31m\n');
-});
-
-const status: StatusReply = {
-  agent: { version: '1', pid: 7, state: 'serving', startedAt: '2026-01-01T00:00:00.000Z' },
-  pods: [
-    {
-      uid: 'a',
-      name: 'web-0',
-      namespace: 'shop',
-      netns: '/run/netns/a',
-      addresses: ['10.0.0.1'],
-      path: 'enrolled',
-      openConnections: 3,
-      kernelEvents: { captured_outbound: 3, raw_socket: 2, nested_netns: 1 },
-    },
-    {
-      uid: 'b',
-      name: 'db-0',
-      namespace: 'shop',
-      netns: '/run/netns/b',
-      addresses: [],
-      path: 'failed',
-      error: 'boom',
-      openConnections: 0,
-      kernelEvents: {},
-    },
-  ],
-  unclaimed: ['9'],
-  workers: [
-    {
-      slot: 0,
-      state: 'serving',
-      openConnections: 3,
-      restarts: 0,
-      descriptorStops: 0,
-      eventLoopDelayMs: { p50: 1, p99: 20.46, max: 30 },
-    },
-  ],
-  totals: { accepted: 5, closed: 2, failed: 1, unattributed: 0, bytesFromClients: 77, bytesFromServers: 88 },
-  ended: {},
-  paths: { outbound: { tunnel: 3, plain: 1, passthrough: 0 }, inbound: { tunnel: 2, plain: 4 } },
-  sessions: { open: 2, opened: 5, handshakesFailed: 0 },
-  descriptors: { open: 12, limit: 1024 },
-  mesh: null,
-  kernelPath: null,
-};
-
-test('the status table names each pod, its path and why it is refused', (t) => {
-  const text = formatStatus(status);
-  t.regex(text, /shop +web-0 +enrolled +3 +10\.0\.0\.1 +\/run\/netns\/a/);
-  t.regex(text, /shop +db-0 +failed .*\(boom\)/);
-  t.regex(text, /12 of 1024/);
-  t.regex(text, /20\.5 ms/);
-  t.regex(text, /77 from clients, 88 from servers/);
-  t.regex(
-    text,
-    /^paths: outbound 3 tunnel, 1 plain, 0 passed through; inbound 2 tunnel, 4 plain; sessions: 2 open, 5 opened, 0 handshakes failed$/m,
-  );
-  t.regex(text, /refused: 1 pod captured .*9/);
-  t.regex(text, /^mesh: none/m);
-});
-
-test('the status table says what is known of the mesh, and which certificates there are', (t) => {
-  const mesh = {
-    node: 'n1',
-    connected: false,
-    since: '2026-01-01T00:00:00.000Z',
-    reason: 'connect ENOENT',
-    workloads: 12,
-    services: 3,
-    policies: 2,
-    unknownPolicies: ['shop/lost'],
-    partialPolicies: ['shop/odd'],
-    certificates: [],
-  };
-  const unknown = formatStatus({ ...status, mesh });
-  t.regex(unknown, /^mesh: node n1, not connected since 2026-01-01T00:00:00\.000Z \(connect ENOENT\)$/m);
-  t.regex(unknown, /^nothing is known of the mesh yet$/m);
-  t.regex(unknown, /^no identity of this node needs a certificate$/m);
-  const { reason: _reason, ...connected } = mesh;
-  const known = formatStatus({
-    ...status,
-    mesh: {
-      ...connected,
-      connected: true,
-      lastUpdate: '2026-01-01T00:00:05.000Z',
-      certificates: [
-        { identity: 'spiffe://cluster.local/ns/shop/sa/web', state: 'available', expires: '2026-01-02T00:00:00.000Z' },
-        { identity: 'spiffe://cluster.local/ns/shop/sa/db', state: 'unavailable', lastError: 'the CA is away' },
-      ],
-    },
-  });
-  t.regex(known, /^mesh: node n1, connected since 2026-01-01T00:00:00\.000Z$/m);
-  const one = formatStatus({ ...status, mesh: { ...mesh, lastUpdate: 'now', workloads: 1, services: 1, policies: 1 } });
-  t.regex(one, /^1 workload, 1 service and 1 policy, last update now$/m);
-  t.regex(one, /^policy shop\/lost is not known/m);
-  t.regex(one, /^policy shop\/odd denies more, or allows less, than is written in it/m);
-  t.regex(known, /^12 workloads, 3 services and 2 policies, last update 2026-01-01T00:00:05\.000Z$/m);
-  t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/web +available +2026-01-02T00:00:00\.000Z$/m);
-  t.regex(known, /^spiffe:\/\/cluster\.local\/ns\/shop\/sa\/db +unavailable +- +the CA is away$/m);
-});
-
-test('the status table says whether connections may go past the tunnel, and whose probes are let in', (t) => {
-  const kernelPath = { state: 'on' as const, verdicts: 1, services: 2, flows: 3, heartbeats: 4, kubelet: '/k' };
-  const text = formatStatus({ ...status, kernelPath });
-  t.regex(text, /^kernel path: on; 1 verdict, 2 services, 3 flows open, 4 heartbeats$/m);
-  t.regex(text, /^kubelet's cgroup: \/k$/m);
-  const failed = { ...kernelPath, state: 'failed' as const, error: 'boom', kubelet: null };
-  t.regex(
-    formatStatus({ ...status, kernelPath: failed }),
-    /^kernel path: failed \(boom\);.*\nkubelet's cgroup: not found/m,
-  );
 });
 
 test('the first signal drains, and the agent ends well', async (t) => {

@@ -63,10 +63,11 @@ const status: StatusReply = {
   descriptors: { open: 0, limit: 0 },
   mesh: null,
   kernelPath: null,
+  node: null,
 };
 
 function podStatus(uid: string): StatusReply['pods'][number] {
-  const names = { uid, name: uid, namespace: 'shop', netns: '/n', addresses: [], kernelEvents: {} };
+  const names = { uid, name: uid, namespace: 'shop', netns: '/n', addresses: [], kernelEvents: {}, uncaptured: {} };
   return { ...names, path: 'enrolled', openConnections: 0 };
 }
 

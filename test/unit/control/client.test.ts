@@ -132,6 +132,52 @@ test('warns once of a control process that is away, and says in its status why',
   t.regex(status.connected ? '' : status.reason, /ENOENT/);
 });
 
+test('counts what comes over its connections, and how they end', async (t) => {
+  const { client, clock, log, path } = setUp(t);
+  const ear = new Ear();
+  client.follow(ear);
+  await log.next(LOST);
+  t.like(client.traffic().ends, { ConnectionError: 1, Error: 0, Complete: 0 });
+  const host = await Host.listen(t, path);
+  clock.advance(100);
+  const first = await host.accept();
+  const policy: AuthorizationPolicy = {
+    namespace: 'shop',
+    name: 'strict',
+    scope: 'namespace',
+    action: 'deny',
+    rules: [],
+    dryRun: false,
+  };
+  const lines = [
+    encodeRoots(['PEM']),
+    ...encodeUpdate(whole),
+    ...encodeUpdate(meshUpdate({ policies: [policy] })),
+    ...encodeUpdate(meshUpdate({ removed: [workload().uid] })),
+  ];
+  first.write(Buffer.concat(lines));
+  await ear.count(3);
+  const { messages } = client.traffic();
+  t.deepEqual(
+    Object.entries(messages).map(([url, counts]) => [url, counts.messages]),
+    [
+      ['culvert.dev/roots', 1],
+      ['type.googleapis.com/istio.workload.Address', 2],
+      ['type.googleapis.com/istio.security.Authorization', 1],
+    ],
+  );
+  const bytes = Object.values(messages).reduce((sum, each) => sum + each.bytes, 0);
+  t.is(bytes, Buffer.concat(lines).length - lines.length, 'newlines are left out');
+  first.end();
+  await log.next(LOST);
+  t.like(client.traffic().ends, { ConnectionError: 1, Error: 0, Complete: 1 });
+  clock.advance(1_000);
+  const second = await host.accept();
+  second.write(Buffer.concat([encodeRoots(['PEM']), Buffer.from('rubbish\n')]));
+  await log.next(LOST);
+  t.like(client.traffic().ends, { ConnectionError: 1, Error: 1, Complete: 1 });
+});
+
 test('does not wait for its pause when the socket appears', async (t) => {
   const { client, log, path, watches } = setUp(t);
   client.follow(nobody);

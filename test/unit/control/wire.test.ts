@@ -118,7 +118,16 @@ for (const [title, update] of [
     meshUpdate({
       policies: [
         policy,
-        { ...policy, name: 'x', scope: 'global', action: 'allow', rules: [], dryRun: false, partial: true },
+        {
+          ...policy,
+          name: 'x',
+          scope: 'global',
+          action: 'allow',
+          rules: [],
+          dryRun: false,
+          partial: true,
+          partialBecause: 'It denies more',
+        },
       ],
       removedPolicies: ['shop/only-cart'],
     }),

@@ -10,6 +10,7 @@ import {
   parseAuthority,
   parseBaggage,
   parseForwarded,
+  traceIdOf,
 } from '../../../src/hbone/index.ts';
 import type { Address, Endpoint, Workload } from '../../../src/mesh/index.ts';
 import { workload } from '../../contract/fakes/mesh.ts';
@@ -181,6 +182,25 @@ test('a traceparent is well formed and never the same', (t) => {
   const many = Array.from({ length: 1000 }, newTraceparent);
   t.is(new Set(many).size, many.length);
   for (const each of many) t.regex(each, /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
+});
+
+const TRACE = '4bf92f3577b34da6a3ce929d0e0e4736';
+
+for (const [text, want] of [
+  [`00-${TRACE}-00f067aa0ba902b7-01`, TRACE],
+  [`01-${TRACE}-00f067aa0ba902b7-01-what-is-yet-to-come`, TRACE],
+  [`ff-${TRACE}-00f067aa0ba902b7-01`, undefined],
+  [`00-${TRACE.toUpperCase()}-00f067aa0ba902b7-01`, undefined],
+  [`00-${'0'.repeat(32)}-00f067aa0ba902b7-01`, undefined],
+  [`00-${TRACE.slice(1)}-00f067aa0ba902b7-01`, undefined],
+  ['', undefined],
+] as const)
+  test(`the trace id of ${JSON.stringify(text)}`, (t) => t.is(traceIdOf(text), want));
+
+test('a CONNECT is known by the name that it is given', (t) => {
+  const traceparent = newTraceparent();
+  const headers = connectHeaders({ source: workload(CART), client: at('10.0.0.1', 9), traceparent });
+  t.deepEqual(headerValues(headers, 'traceparent'), [traceparent]);
 });
 
 test('a CONNECT says whose it is, whom it is for, and nothing else', (t) => {

@@ -45,7 +45,7 @@ async function openCa(t: ExecutionContext, directory: string, options: BuiltInCa
     clock.advance(100);
     await heard;
   };
-  const said = (level: string) => lines.filter((line) => line.level === level).map(({ msg }) => msg);
+  const said = (level: string) => lines.filter((line) => line.level === level).map(({ message }) => message);
   return { ca, clock, hints, bundles, change, said, lines };
 }
 

@@ -23,7 +23,7 @@ async function setUp(t: ExecutionContext, options: CertificateStoreOptions = {})
   t.teardown(() => store.close());
   const changes = new Changes();
   store.onChange(changes.listener);
-  const said = (level: string) => lines.filter((line) => line.level === level).map(({ msg }) => msg);
+  const said = (level: string) => lines.filter((line) => line.level === level).map(({ message }) => message);
   return { clock, authority, store, changes, said, makeIssuer };
 }
 

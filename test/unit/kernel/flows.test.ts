@@ -20,6 +20,7 @@ import { SOL_SOCKET } from '../../../src/kernel/constants.ts';
 import { descriptorOf } from '../../../src/kernel/descriptor.ts';
 import { EndpointReader } from '../../../src/kernel/endpoint-reader.ts';
 import { readFlowEnds } from '../../../src/kernel/flow-records.ts';
+import { FlowSamples } from '../../../src/kernel/flow-samples.ts';
 import { FlowSweep } from '../../../src/kernel/flow-sweep.ts';
 import { Flows } from '../../../src/kernel/flows.ts';
 import { type Address, type Endpoint, encodeAddress, type NetnsCookie } from '../../../src/mesh/index.ts';
@@ -81,6 +82,7 @@ function put(client: Endpoint, server: Endpoint, flow: Partial<Flow>): void {
     serverSocket: 0n,
     kind: flowKind.LOCAL,
     state: flowState.ESTABLISHED,
+    asked: structOf(at('0.0.0.0', 0)),
     ...flow,
   };
   const netns = value.kind === flowKind.OUTSIDE ? value.source : value.destination;
@@ -372,13 +374,72 @@ test.serial('a sweep looks at a bounded number of flows in a call, and at all in
   t.is(pods.swept.get(source), count);
 });
 
+/** Everything that one round tells. */
+function sampled(samples: FlowSamples, nowNs: bigint) {
+  return samples.take(nowNs).samples.map(({ id, kind, bytes }) => ({ id: id.slice(-16), kind, bytes }));
+}
+
+for (const address of ['127.0.0.1', '::1'])
+  test.serial(`a flow is measured while it runs, at the end that has its plan: ${address}`, async (t) => {
+    const pods = podsOf(t);
+    const { client, accepted, ends } = await pair(t, pods.netnsFd, address);
+    const [clientSocket, serverSocket] = [cookieOf(client), cookieOf(accepted)];
+    const samples = new FlowSamples(kernel.maps.flows, pods);
+    const [id, now, sinceNs] = ['0000000000000005', process.hrtime.bigint(), 5n];
+    // Half-closed: what a FIN counts is no payload.
+    for (const socket of [client, accepted]) socket.allowHalfOpen = true;
+    client.end('x'.repeat(70_000));
+    await once(accepted, 'end');
+    accepted.write('y'.repeat(30_000));
+    while (client.bytesRead < 30_000) await once(client, 'data');
+    const bytes = { sent: 70_000, received: 30_000 };
+    put(...ends, { kind: flowKind.PLAIN, source: 0n, sinceNs, clientSocket, serverSocket });
+    t.deepEqual(sampled(samples, now), [{ id, kind: 'plain', bytes }]);
+    put(...ends, { sinceNs, clientSocket, serverSocket });
+    t.deepEqual(sampled(samples, now + 5n * second), [{ id, kind: 'local', bytes }]);
+    accepted.destroy();
+    await closed(client);
+    t.deepEqual(sampled(samples, now + 10n * second), [], 'its end has it');
+  });
+
+test.serial('a flow is sampled every 5 s at most, a bounded number in a call, and not in its first 5 s', (t) => {
+  const pods = podsOf(t);
+  pods.open.clear();
+  const samples = new FlowSamples(kernel.maps.flows, pods);
+  const now = process.hrtime.bigint();
+  put(at('127.0.0.1', 3000), at('127.0.0.1', 2), { sinceNs: now - 4n * second });
+  put(at('127.0.0.1', 3001), at('127.0.0.1', 2), { state: flowState.ARRIVED });
+  t.deepEqual(samples.take(now), { round: 1, samples: [] });
+  for (let port = 1; port <= 1500; port += 1) put(at('127.0.0.1', port), at('127.0.0.1', 2), {});
+  t.is(samples.take(now + second).samples.length, 0);
+  const counts = [5n, 5n, 6n].map((after) => samples.take(now + after * second));
+  t.deepEqual(
+    counts.map(({ round }) => round),
+    [2, 2, 2],
+  );
+  const lengths = counts.map(({ samples: { length } }) => length);
+  t.is(
+    lengths.reduce((sum, length) => sum + length, 0),
+    1501,
+  );
+  t.true(lengths.every((length) => length <= 1024));
+  t.is(samples.take(now + 10n * second).round, 3);
+  t.true(
+    counts.every(({ samples: told }) => told.every(({ bytes }) => bytes === undefined)),
+    'nobody has the namespace',
+  );
+});
+
 test('a record tells of its flow what the kernel has written', (t) => {
   const [client, server] = [at('10.0.0.1', 40_000), at('10.0.0.2', 8080)];
   const record = {
     timeNs: 9n,
+    socket: 0xabcn,
+    sinceNs: 0x1_0000_0002n,
     source,
     destination,
     durationNs: 1_500_000n,
+    connectNs: 250_000n,
     bytesSent: 5_000_000_000n,
     bytesReceived: 7n,
     client: structOf(client),
@@ -390,9 +451,12 @@ test('a record tells of its flow what the kernel has written', (t) => {
     retransmits: 2,
   };
   const nobody = { address: { bytes: new Uint8Array(16) }, port: 0 };
-  const unasked = { ...record, kind: flowKind.PLAIN, end: flowEnd.RESET_BY_SERVER, asked: nobody };
+  const unasked = { ...record, connectNs: 0n, kind: flowKind.PLAIN, end: flowEnd.RESET_BY_SERVER, asked: nobody };
   const ofLater = { ...record, kind: 99 };
   const told = {
+    id: '0000000000000abc0000000100000002',
+    agoMs: 3,
+    connectMs: 0.25,
     kind: 'local',
     end: 'clean',
     source: source as NetnsCookie,
@@ -407,9 +471,9 @@ test('a record tells of its flow what the kernel has written', (t) => {
     retransmits: 2,
   } as const;
   const bytes = Buffer.concat([record, ofLater, unasked].map(encodeFlowRecord));
-  t.deepEqual(readFlowEnds(bytes, new EndpointReader()), [
+  t.deepEqual(readFlowEnds(bytes, new EndpointReader(), 3_000_009), [
     told,
-    { ...told, kind: 'plain', end: 'reset-by-server', asked: undefined },
+    { ...told, connectMs: undefined, kind: 'plain', end: 'reset-by-server', asked: undefined },
   ]);
 });
 

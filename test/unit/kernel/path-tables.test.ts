@@ -336,7 +336,10 @@ test.serial('a pod is forgotten with all that was decided about it, and nothing 
   t.is(kernel.count('epochs'), 1);
 });
 
-const noFlow = { sourceEpoch: 1n, destinationEpoch: 1n, sinceNs: 1n, clientSocket: 0n, serverSocket: 0n };
+const noFlow = {
+  ...{ sourceEpoch: 1n, destinationEpoch: 1n, sinceNs: 1n, clientSocket: 0n, serverSocket: 0n },
+  asked: structOf(at('0.0.0.0', 0)),
+};
 
 test.serial('what an agent left that died while it forgot a pod is found by the next', (t) => {
   const earlier = agent();

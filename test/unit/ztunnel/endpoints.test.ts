@@ -463,3 +463,19 @@ test('an endpoint whose ejection is over is tried before one that somebody has d
   t.is(costs.choose(two, new Set(), 1), 0);
   t.is(costs.choose(two, new Set(), 1), 1);
 });
+
+test('tells how an endpoint does, as all workers have seen it', (t) => {
+  const { costs, make } = setUp(2);
+  const other = make(1);
+  t.is(costs.healthOf(A), undefined, 'nothing is known');
+  costs.started(A);
+  costs.connected(A, 8);
+  other.started(A);
+  t.like(costs.healthOf(A), { isEjected: false, failures: 0, connectMs: 8, open: 2 });
+  fail(other, B);
+  t.like(costs.healthOf(B), { isEjected: true, failures: 5, open: 0 });
+  t.is(costs.ejected, 1);
+  succeed(costs, B);
+  t.like(costs.healthOf(B), { isEjected: false, failures: 0 });
+  t.is(costs.ejected, 0);
+});

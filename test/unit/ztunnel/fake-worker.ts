@@ -34,4 +34,5 @@ const watched: PodSockets = {
   },
 };
 const timeouts = { followTimeouts: () => undefined, pollTimeouts: () => undefined };
-runTunnelWorker({ port: parentPort, sockets: watched, timeouts }, data);
+const meter = { measure: () => undefined };
+runTunnelWorker({ port: parentPort, sockets: watched, timeouts, meter }, data);

@@ -27,6 +27,7 @@ import { HBONE_PORT, INBOUND_PORT, OUTBOUND_PORT, type PodSockets } from '../../
 import type { HandedListener } from '../../../src/ztunnel/protocol.ts';
 import { meshUpdate } from '../../contract/fakes/mesh.ts';
 import { fakePodSockets } from '../../contract/fakes/pod-sockets.ts';
+import { FakeSeries } from '../../contract/fakes/series.ts';
 import { makeAuthority, type TestAuthority } from '../../pki.ts';
 import { workload } from './mesh.ts';
 
@@ -41,8 +42,6 @@ interface PodWish {
   readonly sockets?: (sockets: PodSockets) => PodSockets;
   /** Says whether there is room for a further request. */
   readonly hasOne?: () => boolean;
-  readonly logsConnections?: boolean;
-  readonly recordsFlows?: boolean;
 }
 
 /** A pod with its proxy. Its app is a test's own. */
@@ -55,8 +54,9 @@ export class WorldPod {
   readonly records: ConnectionRecord[] = [];
   readonly paths: Path[] = [];
   readonly logged: Array<{ message: string; [field: string]: unknown }> = [];
-  /** Of connections that were relayed. */
-  readonly accesses: Array<{ message: string; [field: string]: unknown }> = [];
+  /** What is counted of its connections. */
+  readonly series = new FakeSeries();
+  readonly sockets = { outboundSockets: 0, inboundSockets: 0 };
   readonly faults: unknown[] = [];
   /** What policy answered. */
   readonly decisions: Decision[] = [];
@@ -103,6 +103,8 @@ export class WorldPod {
       {
         sockets: wish.sockets?.(sockets) ?? sockets,
         timeouts: { followTimeouts: () => undefined, pollTimeouts: () => undefined },
+        meter: { measure: () => ({ roundTripUs: 42, retransmits: 1 }) },
+        series: this.series.table(),
         mesh: {
           view: this.view,
           book: new PolicyBook(this.view.model),
@@ -113,7 +115,6 @@ export class WorldPod {
           session: {},
         },
         log: {
-          debug: (message, fields) => this.#note(() => this.accesses.push({ message, ...fields })),
           info: (message, fields) => this.#note(() => this.logged.push({ message, ...fields })),
           warn: (message, fields) => this.#note(() => this.logged.push({ message, ...fields })),
         },
@@ -124,6 +125,7 @@ export class WorldPod {
         ended: (record) => this.#note(() => this.records.push(record)),
         decided: (decision) => this.#note(() => this.decisions.push(decision)),
         directly: (destination) => this.#note(() => this.direct.push(destination)),
+        accepted: (sockets, more) => this.#note(() => (this.sockets[sockets] += more)),
         session: (more) =>
           this.#note(() => {
             this.sessions += more;
@@ -137,8 +139,6 @@ export class WorldPod {
         pod: workload,
         netnsFd: 0,
         backlog: 128,
-        logsConnections: wish.logsConnections ?? false,
-        recordsFlows: wish.recordsFlows ?? false,
       },
     );
   }

@@ -8,6 +8,7 @@ import { HboneError, type TunnelConnection } from '../../../src/hbone/index.ts';
 import { type Address, type Endpoint, encodeAddress, parseAddress, type SpiffeId } from '../../../src/mesh/index.ts';
 import { SocketClient } from '../../../src/ztunnel/client.ts';
 import { OpenConnection } from '../../../src/ztunnel/open-connection.ts';
+import { FakeSeries } from '../../contract/fakes/series.ts';
 import { FakeStream } from './fake-stream.ts';
 import { ending, listening, pair } from './loopback.ts';
 
@@ -42,7 +43,12 @@ async function silent(t: { teardown(run: () => void): void }): Promise<Endpoint 
 }
 
 function open(accepted: Socket, holds: (descriptors: number) => void = () => undefined): OpenConnection {
-  return new OpenConnection(new SocketClient(accepted, () => undefined), { beforeEnd: () => undefined, holds });
+  return new OpenConnection(new SocketClient(accepted, () => undefined), {
+    series: new FakeSeries().table(),
+    meter: { measure: () => undefined },
+    beforeEnd: () => undefined,
+    holds,
+  });
 }
 
 test('gives up dialling when the client resets', async (t) => {

@@ -9,6 +9,7 @@ import { dialApp } from '../../../src/ztunnel/inbound/app.ts';
 import { OpenConnection } from '../../../src/ztunnel/open-connection.ts';
 import type { PodTunnel } from '../../../src/ztunnel/pod-tunnel.ts';
 import type { PodSockets } from '../../../src/ztunnel/ports.ts';
+import { FakeSeries } from '../../contract/fakes/series.ts';
 import { allow, deny, dryRun, global, named, selected, unlessThroughWaypoint } from '../policy/policies.ts';
 import { ending, pair } from './loopback.ts';
 import { byName, endpoint, memberOf, service, workload } from './mesh.ts';
@@ -105,24 +106,23 @@ async function refusedThroughTheTunnel(t: ExecutionContext, all: Two, reason: De
   await all.server.until(() => all.server.records.length === 1);
   t.is(all.server.records[0]?.ended, 'policy-denied');
   t.is(all.server.decisions[0]?.reason, reason);
-  t.like(all.server.logged[0], {
-    message: 'connection failed',
-    'src.identity': identityOf(all.client.workload),
-    'src.workload': 'client',
-    direction: 'inbound',
-    path: 'tunnel',
-    reason: 'policy-denied',
+  t.like(all.server.records[0], {
+    stage: 'addressed',
     error: REJECTED + all.server.decisions[0]?.text,
-    policy: policyOf(all.server),
+    decision: { allowed: false, policy: policyOf(all.server) },
+    subject: { path: 'tunnel', sourceIdentity: identityOf(all.client.workload), source: { workload: 'client' } },
   });
   t.is(all.client.records[0]?.ended, 'tunnel-refused');
-  t.is(all.client.logged[0]?.error, 'http status: 401 Unauthorized');
+  t.is(all.client.records[0]?.error, 'http status: 401 Unauthorized');
+  for (const { series } of [all.client, all.server])
+    t.deepEqual([series.sum('opened'), series.sum('closed'), series.sum('failed')], [1, 1, 1]);
+  t.is(all.server.series.sum('failed', { response_flags: 'DENY' }), 1);
   t.is(all.client.sessionsOpened, 1, 'nothing is tried again');
   t.is(dialled, 0);
   all.app.server.off('connection', count);
 }
 
-/** The one that the log is to name. */
+/** The one that the record is to name. */
 function policyOf({ decisions: [first] }: WorldPod): string | undefined {
   return first?.policy ?? first?.candidates[0];
 }
@@ -133,12 +133,10 @@ async function refusedInPlain(t: ExecutionContext, all: Two, reason: DecisionRea
   await all.server.until(() => all.server.records.length === 1);
   t.is(all.server.records[0]?.ended, 'policy-denied');
   t.is(all.server.decisions[0]?.reason, reason);
-  t.like(all.server.logged[0], {
-    message: 'connection failed',
-    'src.identity': undefined,
-    direction: 'inbound',
-    path: 'plain',
+  t.like(all.server.records[0], {
+    stage: 'addressed',
     error: REJECTED + all.server.decisions[0]?.text,
+    subject: { path: 'plain', sourceIdentity: undefined },
   });
 }
 
@@ -149,10 +147,13 @@ law('the texts of a denial are those of the wire contract, and it is put down to
     [NOBODY, 'allow policies exist, but none allowed'],
   ] as const) {
     all.world.rule(policy);
-    all.server.logged.length = 0;
+    all.server.records.length = 0;
     await ending(all.client.open(all.app.endpoint));
-    await all.server.until(() => all.server.logged.length > 0);
-    t.like(all.server.logged[0], { error: REJECTED + text, policy: `${policy.namespace}/${policy.name}` });
+    await all.server.until(() => all.server.records.length > 0);
+    t.like(all.server.records[0], {
+      error: REJECTED + text,
+      decision: { policy: `${policy.namespace}/${policy.name}` },
+    });
   }
 });
 
@@ -184,8 +185,12 @@ law('plaintext to a pod that the mesh does not know is refused', async (t) => {
   const refused = ending(server.openPlain(app.endpoint));
   t.is((await refused).how, 'ECONNRESET');
   await server.until(() => server.records.length === 1);
-  t.is(server.records[0]?.ended, 'mesh-unknown');
-  t.like(server.logged[0], { reason: 'mesh-unknown' });
+  t.like(server.records[0], {
+    ended: 'mesh-unknown',
+    stage: 'early',
+    subject: { direction: 'inbound', path: 'plain' },
+  });
+  t.is(server.series.sum('opened'), 0);
 });
 
 for (const how of ['through the tunnel', 'in plain'] as const) {
@@ -205,7 +210,12 @@ for (const how of ['through the tunnel', 'in plain'] as const) {
     );
     await all.server.until(() => all.server.records.length === 1);
     t.is(all.server.records[0]?.ended, 'policy-changed');
-    t.is(all.server.records[0]?.decision?.policy, 'shop/deny');
+    t.like(all.server.records[0], {
+      stage: 'connected',
+      error: 'connection closed due to policy change',
+      decision: { policy: 'shop/deny' },
+    });
+    t.is(all.server.series.sum('closed', { response_flags: 'DENY' }), 1);
     t.like(all.server.logged[0], {
       message: 'connection closed',
       direction: 'inbound',
@@ -314,7 +324,12 @@ law('a pod that calls itself is asked for its own identity', async (t) => {
 law('without a permit no app is dialled where there is a mesh', async (t) => {
   const [near, accepted] = await pair();
   const client = new SocketClient(accepted, () => undefined);
-  const connection = new OpenConnection(client, { beforeEnd: () => undefined, holds: () => undefined });
+  const connection = new OpenConnection(client, {
+    series: new FakeSeries().table(),
+    meter: { measure: () => undefined },
+    beforeEnd: () => undefined,
+    holds: () => undefined,
+  });
   const openInbound = (): Socket => {
     throw new Error('a socket was opened');
   };

@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import type { Socket } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';
 import test from 'ava';
-import { Relay } from '../../../src/ztunnel/relay.ts';
+import { CELLS_OF_A_SLOT, SERIES_CELL } from '../../../src/telemetry/index.ts';
+import { type ByteCounts, Relay } from '../../../src/ztunnel/relay.ts';
 import { SocketLeg } from '../../../src/ztunnel/socket-leg.ts';
 import { ending, pair } from './loopback.ts';
 
@@ -13,16 +14,25 @@ interface Relayed {
   readonly relay: Relay;
   /** The relay's own two sockets. */
   readonly legs: readonly [Socket, Socket];
+  readonly counts: ByteCounts;
 }
 
 async function relayed(): Promise<Relayed> {
   const [[client, clientLeg], [serverLeg, server]] = await Promise.all([pair(), pair()]);
+  const counts: ByteCounts = { cells: new Float64Array(4 * CELLS_OF_A_SLOT), slot: 2 };
   return {
     client,
     server,
-    relay: new Relay(new SocketLeg(clientLeg), new SocketLeg(serverLeg)),
+    relay: new Relay(new SocketLeg(clientLeg), new SocketLeg(serverLeg), counts),
     legs: [clientLeg, serverLeg],
+    counts,
   };
+}
+
+/** From the client, and from the server. */
+function countedBytes({ cells, slot }: ByteCounts): Array<number | undefined> {
+  const at = slot * CELLS_OF_A_SLOT;
+  return [cells[at + SERIES_CELL.received], cells[at + SERIES_CELL.sent]];
 }
 
 /** Probes as the worker's timer does, until the relay is over. */
@@ -171,6 +181,41 @@ test('resets both ends when it is reset', async (t) => {
   t.is((await relay.over).ended, 'drain-deadline');
 });
 
+test('bytes are counted as they pass, and stay counted when a reset ends it', async (t) => {
+  const { client, server, relay, counts } = await relayed();
+  t.deepEqual(countedBytes(counts), [0, 0]);
+  client.write('ping');
+  await once(server.resume(), 'data');
+  t.deepEqual(countedBytes(counts), [4, 0]);
+  server.write('pong!');
+  await once(client, 'data');
+  t.deepEqual(countedBytes(counts), [4, 5]);
+  client.resetAndDestroy();
+  await ending(server);
+  const record = await relay.over;
+  t.like(record, { ended: 'reset-by-client', text: undefined, bytesFromClient: 4, bytesFromServer: 5 });
+  t.deepEqual(countedBytes(counts), [4, 5]);
+});
+
+test('it is known when the first byte came from the server, and whether any did', async (t) => {
+  const { client, server, relay } = await relayed();
+  client.write('ping');
+  await once(server.resume(), 'data');
+  const before = performance.now();
+  server.write('pong');
+  await once(client, 'data');
+  const after = performance.now();
+  client.end();
+  server.end();
+  const { firstByteAt = 0 } = await relay.over;
+  t.true(before <= firstByteAt && firstByteAt <= after);
+
+  const silent = await relayed();
+  silent.client.resume().end('ping');
+  silent.server.resume().end();
+  t.is((await silent.relay.over).firstByteAt, undefined);
+});
+
 /** A small generator with a seed, so that a failure can be repeated. */
 function random(seed: number): (below: number) => number {
   let state = seed >>> 0;
@@ -230,7 +275,7 @@ test(`every byte of ${TRANSFERS} random transfers arrives, both ways`, async (t)
   t.log(`seed ${seed}`);
   const next = random(seed);
   const transfer = async (): Promise<void> => {
-    const { client, server, relay } = await relayed();
+    const { client, server, relay, counts } = await relayed();
     const fromServer = receive(client, next);
     const fromClient = receive(server, next);
     // At most one side waits for the other, or both would for ever.
@@ -245,6 +290,12 @@ test(`every byte of ${TRANSFERS} random transfers arrives, both ways`, async (t)
     t.deepEqual([upSeen, downSeen], [up, down]);
     t.is(record.ended, 'clean');
     t.deepEqual([record.bytesFromClient, record.bytesFromServer], [up.bytes, down.bytes]);
+    t.deepEqual(countedBytes(counts), [up.bytes, down.bytes]);
+    t.is(
+      counts.cells.reduce((sum, count) => sum + count, 0),
+      up.bytes + down.bytes,
+      'nothing else is touched',
+    );
   };
   for (let done = 0; done < TRANSFERS; done += 10) await Promise.all(Array.from({ length: 10 }, transfer));
 });

@@ -50,8 +50,8 @@ law('a connection between two pods of the mesh goes through the tunnel, and is c
     { bytes: Buffer.from('bye'), how: 'end' },
   ]);
   const [atClient, atServer] = await records(all);
-  t.like(atClient, { ended: 'clean', bytesFromClient: 7, bytesFromServer: 11, refusal: undefined });
-  t.like(atServer, { ended: 'clean', bytesFromClient: 7, bytesFromServer: 11, refusal: undefined });
+  t.like(atClient, { ended: 'clean', bytesSent: 7, bytesReceived: 11, error: undefined });
+  t.like(atServer, { ended: 'clean', bytesSent: 7, bytesReceived: 11, error: undefined });
   t.deepEqual([all.client.paths, all.server.paths], [['outboundTunnel'], ['inboundTunnel']]);
   t.deepEqual([all.client.faults, all.server.faults], [[], []]);
 });
@@ -161,11 +161,11 @@ law('a port on which no app listens: 503, and the client is reset', async (t) =>
   t.is((await ending(all.client.open(all.app.endpoint))).how, 'ECONNRESET');
   const [atClient, atServer] = await records(all);
   t.is(atClient?.ended, 'tunnel-refused');
-  t.regex(atClient?.refusal?.text ?? '', /503/);
+  t.regex(atClient?.error ?? '', /503/);
   t.is(atServer?.ended, 'dial-refused');
-  t.like(all.client.logged[0], { message: 'connection failed', direction: 'outbound', reason: 'tunnel-refused' });
-  t.like(all.server.logged[0], { message: 'connection failed', direction: 'inbound', reason: 'dial-refused' });
-  t.is(all.server.logged[0]?.['src.identity'], identityOf(all.client.workload));
+  t.is(atClient?.id, atServer?.id);
+  for (const record of [atClient, atServer]) t.like(record, { stage: 'addressed', attempts: 1 });
+  t.is(atServer?.subject?.sourceIdentity, identityOf(all.client.workload));
 });
 
 law('a destination that nobody in the mesh has is passed through', async (t) => {
@@ -209,7 +209,7 @@ law('a client that goes away while it waits for the mesh is forgotten', async (t
   const timer = setInterval(() => client.proxy.probeAll(), 5);
   await client.until(() => client.records.length === 1);
   clearInterval(timer);
-  t.like(client.records[0], { ended: 'client-gone', refusal: undefined });
+  t.like(client.records[0], { ended: 'client-gone', error: undefined });
   t.is(client.held, 0);
 });
 
@@ -224,7 +224,7 @@ law('no certificate of its own: reset, asked for, and said why', async (t) => {
   t.is((await waiting).how, 'ECONNRESET');
   await all.client.until(() => all.client.records.length === 1);
   t.is(all.client.records[0]?.ended, 'tunnel-identity');
-  t.regex(all.client.records[0]?.refusal?.text ?? '', /the CA says no/);
+  t.regex(all.client.records[0]?.error ?? '', /the CA says no/);
 });
 
 law('a certificate that comes while a connection waits is used at once', async (t) => {
@@ -463,7 +463,7 @@ law('a request that is no CONNECT to this pod is answered as the wire contract s
     all.server.records.map(({ ended }) => ended),
     ['bad-request', 'bad-request', 'unknown-target', 'recursive-call', 'dial-refused'],
   );
-  t.regex(all.server.records[0]?.refusal?.text ?? '', /^ip mismatch: /);
+  t.regex(all.server.records[0]?.error ?? '', /^ip mismatch: /);
 });
 
 /** The client's agent without its proxy: asks the server's for what it likes, by default for its app. */

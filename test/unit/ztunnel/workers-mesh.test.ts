@@ -24,6 +24,7 @@ import {
   TunnelWorkers,
 } from '../../../src/ztunnel/index.ts';
 import { meshUpdate } from '../../contract/fakes/mesh.ts';
+import { FakeSeries } from '../../contract/fakes/series.ts';
 import { accepting } from '../../contract/pod-sockets.ts';
 import { makeAuthority } from '../../pki.ts';
 import { deny, dryRun } from '../policy/policies.ts';
@@ -56,6 +57,7 @@ interface Setup {
   readonly wanted: SpiffeId[];
   readonly paths: PathRequest[];
   readonly flows: FlowRecord[];
+  readonly series: FakeSeries;
   certify(workload: Workload): Promise<void>;
   open(): Socket;
   /** Ends the worker without a word. */
@@ -98,6 +100,7 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
   const wanted: SpiffeId[] = [];
   const paths: PathRequest[] = [];
   const flows: FlowRecord[] = [];
+  const series = new FakeSeries();
   const tunnel = new TunnelWorkers(
     {
       log: { debug: log, info: log, warn: log, error: log },
@@ -109,7 +112,8 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
       meshSnapshot: () => update,
       wantCertificate: (identity) => wanted.push(identity),
       pathWanted: (request) => paths.push(request),
-      flowsEnded: (records) => flows.push(...records),
+      flows: { add: (records) => void flows.push(...records) },
+      series,
     },
     {
       entry: new URL('./fake-worker.ts', import.meta.url),
@@ -137,6 +141,7 @@ async function setUp(t: { teardown(run: () => unknown): void }): Promise<Setup> 
     wanted,
     paths,
     flows,
+    series,
     certify: async (to) => {
       const certificate = await authority.issue({ identity: identityOf(to) });
       tunnel.updateCertificate({ kind: 'issued', certificate });
@@ -229,6 +234,7 @@ test.serial('a connection waits for the mesh and for its certificate, and then g
   t.deepEqual(wanted, [identityOf(client.workload), identityOf(server.workload)]);
   const open = await echoed;
   const busy = tunnel.status();
+  t.deepEqual(busy.socketsOpen, { source: 1, destination: 1 });
   t.deepEqual(busy.paths, { outbound: { tunnel: 1, plain: 0, passthrough: 0 }, inbound: { tunnel: 1, plain: 0 } });
   // Both ends of the one session are in this worker.
   t.deepEqual(busy.sessions, { open: 2, opened: 2, handshakesFailed: 0 });
@@ -313,10 +319,20 @@ test.serial(
       ...Array(3).fill('8 inbound clean'),
     ]);
     t.like(flows[0], { server: destination, path: 'tunnel', sourceIdentity: identityOf(client.workload) });
+    t.deepEqual(new Set(flows.map(({ id }) => id)).size, 3, 'both agents know a connection by the same name');
+    for (const reporter of ['source', 'destination']) {
+      const counted = (cell: 'opened' | 'closed' | 'failed' | 'received' | 'sent') =>
+        setup.series.sum(cell, { reporter, connection_security_policy: 'mutual_tls', response_flags: '-' });
+      t.deepEqual(
+        [counted('opened'), counted('closed'), counted('failed'), counted('received'), counted('sent')],
+        [3, 3, 0, 12, 12],
+      );
+    }
+    t.is(setup.tunnel.status().recordsLost, 0);
   },
 );
 
-test.serial('a certificate that cannot be had is said in the log, with the addresses', async (t) => {
+test.serial('a certificate that cannot be had is told with the record, and the addresses', async (t) => {
   const setup = await setUp(t);
   const { tunnel, client, server } = setup;
   await serve(setup);
@@ -325,16 +341,16 @@ test.serial('a certificate that cannot be had is said in the log, with the addre
   await until(() => setup.wanted.length > 0);
   tunnel.updateCertificate({ kind: 'unavailable', identity: identityOf(client.workload), reason: 'the CA is away' });
   t.is((await broken).how, 'ECONNRESET');
-  await until(() => setup.logged.length > 0);
+  await until(() => setup.flows.length > 0);
   const [address] = server.workload.addresses;
-  t.like(setup.logged[0], {
-    message: 'connection failed',
-    worker: 0,
+  t.like(setup.flows[0], {
     direction: 'outbound',
-    reason: 'tunnel-identity',
-    'dst.addr': `${address}:${HBONE_PORT}`,
-    'dst.hbone_addr': `${address}:${setup.app.port}`,
+    stage: 'addressed',
+    ended: 'tunnel-identity',
+    dialled: { address, port: HBONE_PORT },
+    authority: `${address}:${setup.app.port}`,
   });
+  t.is(setup.series.sum('failed', { response_flags: 'IDENTITY_ERROR' }), 1);
   t.is(tunnel.status().ended['tunnel-identity'], 1);
   t.is(tunnel.status().totals.failed, 1);
 });

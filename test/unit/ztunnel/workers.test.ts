@@ -8,6 +8,7 @@ import {
   type Address,
   type Endpoint,
   encodeAddress,
+  type FlowRecord,
   type NetnsCookie,
   type Pod,
   parseAddress,
@@ -19,6 +20,7 @@ import {
   TunnelWorkers,
   ZtunnelError,
 } from '../../../src/ztunnel/index.ts';
+import { FakeSeries } from '../../contract/fakes/series.ts';
 import type { FakeComposition } from './fake-worker.ts';
 import { ending, type Listening, listening } from './loopback.ts';
 
@@ -56,6 +58,8 @@ interface Setup {
   readonly logged: string[];
   /** One listener per worker. */
   readonly ports: readonly number[];
+  readonly flows: readonly FlowRecord[];
+  readonly series: FakeSeries;
   open(at?: number): Socket;
 }
 
@@ -86,6 +90,8 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
   };
   const logged: string[] = [];
   const log = (_: object, message: string): void => void logged.push(message);
+  const flows: FlowRecord[] = [];
+  const series = new FakeSeries();
   const tunnel = new TunnelWorkers(
     {
       log: { debug: log, info: log, warn: log, error: log },
@@ -100,6 +106,8 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
         settings: undefined,
       }),
       wantCertificate: () => undefined,
+      flows: { add: (records) => void flows.push(...records) },
+      series,
     },
     {
       entry: new URL('./fake-worker.ts', import.meta.url),
@@ -122,7 +130,7 @@ async function setUp(t: { teardown(run: () => unknown): void }, wish: Wish = {})
   });
   const open = (at = 0): Socket =>
     connect({ host: LOOPBACK, port: ports[at] ?? 0, allowHalfOpen: true }).on('error', () => {});
-  return { tunnel, prepared, app, logged, ports, open };
+  return { tunnel, prepared, app, logged, ports, flows, series, open };
 }
 
 /** Sends something through and waits for the answer. */
@@ -160,6 +168,8 @@ test.serial('relays on every worker and counts it', async (t) => {
   );
   t.is(busy.openConnections.get(setup.prepared.cookie), 2);
   t.is(busy.descriptors.open, 6);
+  t.deepEqual(busy.socketsOpen, { source: 2, destination: 0 });
+  t.is(setup.series.sum('opened') - setup.series.sum('closed'), 2);
   for (const { client, server } of open) {
     client.end();
     server.end();
@@ -170,6 +180,30 @@ test.serial('relays on every worker and counts it', async (t) => {
   const { totals, openConnections } = setup.tunnel.status();
   t.like(totals, { accepted: 2, closed: 2, failed: 0, unattributed: 0, bytesFromClients: 8, bytesFromServers: 8 });
   t.is(openConnections.get(setup.prepared.cookie), 0);
+  await until(() => setup.flows.length === 2);
+  for (const record of setup.flows)
+    t.like(record, { pod: setup.prepared.cookie, path: 'passthrough', bytesSent: 4, bytesReceived: 4 });
+  const { series } = setup;
+  t.deepEqual(
+    (['opened', 'closed', 'failed', 'received', 'sent'] as const).map((cell) => series.sum(cell)),
+    [2, 2, 0, 8, 8],
+  );
+  t.deepEqual(setup.tunnel.status().socketsOpen, { source: 0, destination: 0 });
+});
+
+test.serial('tells what a worker costs, its predecessors included', async (t) => {
+  const fatal = await openListener();
+  t.teardown(() => closeSync(fatal.fd));
+  const setup = await setUp(t, { workers: 1, composition: () => ({ exit: [fatal.port] }) });
+  const listeners = [...setup.prepared.listeners, { port: OUTBOUND_PORT, slot: 0, fd: fatal.fd }];
+  await setup.tunnel.serve(pod, { ...setup.prepared, listeners });
+  const worker = () => setup.tunnel.status().workers[0] ?? { cpuSeconds: 0, heapBytes: 0, restarts: 0 };
+  await until(() => worker().cpuSeconds > 0);
+  t.true(worker().heapBytes > 1_000_000);
+  const before = worker().cpuSeconds;
+  connect({ host: LOOPBACK, port: fatal.port }).on('error', () => {});
+  await until(() => worker().restarts === 1);
+  t.true(worker().cpuSeconds >= before);
 });
 
 test.serial('serving twice changes nothing, and no descriptor is left in the end', async (t) => {
@@ -278,6 +312,12 @@ for (const how of ['crash', 'exit'] as const) {
       (await broken).map((one) => one.how),
       ['ECONNRESET', 'ECONNRESET'],
     );
+    // Of an exit without a word nobody knows how what was open has ended.
+    if (how === 'crash') {
+      t.true(setup.flows.some((record) => record.ended === 'worker-ended' && record.bytesSent === 4));
+      t.true(setup.series.sum('closed', { response_flags: 'CONNECT' }) >= 1);
+    }
+    t.true(setup.series.sum('received') >= 4 + 50 * 5, 'what was counted before is kept');
     const { workers, ended } = setup.tunnel.status();
     t.is(workers[0]?.restarts, 1);
     t.true(ended['worker-ended'] >= 1);
