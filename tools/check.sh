@@ -41,7 +41,7 @@ types() {
     echo "native/addon/test has no *.test-d.ts"
     return 1
   }
-  node_modules/.bin/tsc -p .
+  node_modules/.bin/tsc -p . && node_modules/.bin/tsc -p src/dashboard/web
 }
 
 record=()

@@ -1,0 +1,10 @@
+export type { DashboardDeps, DashboardOptions, Handler } from './dashboard.ts';
+export { Dashboard } from './dashboard.ts';
+export type { DashboardErrorCode } from './errors.ts';
+export { DashboardError, dashboardErrorCodes } from './errors.ts';
+export { isLoopback, parseListenAddress } from './listen-address.ts';
+export type { DashboardListenerDeps, DashboardListenerOptions } from './listener.ts';
+export { DashboardListener } from './listener.ts';
+export type { LiveCounts, LiveOptions } from './live.ts';
+export { Pages } from './pages.ts';
+export { makeToken, readToken } from './token.ts';
