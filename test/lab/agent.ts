@@ -69,7 +69,7 @@ export class LabAgent {
       ...(options.env === undefined ? {} : { env: options.env }),
       ...(options.onLine === undefined ? {} : { onLine: options.onLine }),
     });
-    await running.json({ msg: 'ready' }, options.readyMs ?? defaultReadyMs);
+    await running.json({ message: 'ready' }, options.readyMs ?? defaultReadyMs);
     return new LabAgent(node, running);
   }
 
@@ -85,7 +85,7 @@ export class LabAgent {
 
   /** Waits until it has a certificate of the pod's identity. It may have had it before it was ready. */
   async issued(pod: LabPod): Promise<void> {
-    await this.told({ msg: 'certificate issued', identity: pod.identity });
+    await this.told({ message: 'certificate issued', identity: pod.identity });
   }
 
   /** Sends a signal (default: SIGKILL) and waits for its end. */

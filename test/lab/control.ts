@@ -71,7 +71,7 @@ export class LabControl {
   }
 
   /** Starts it (again) and waits until it says so: until it is ready, unless another line is given. */
-  async start(said: Readonly<Record<string, unknown>> = { msg: 'ready' }): Promise<void> {
+  async start(said: Readonly<Record<string, unknown>> = { message: 'ready' }): Promise<void> {
     if (this.#process !== undefined && this.#process.exited === undefined)
       throw new LabError('the control process runs already');
     const { args = [], logLevel = 'debug', env, onLine, readyMs = 20_000 } = this.#options;

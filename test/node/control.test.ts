@@ -31,7 +31,7 @@ test.serial('an agent serves its pods before there is a mesh, and joins it when 
     podManifest(here),
     serviceManifest('web', { namespace: 'shop', clusterIps: ['10.96.0.1'], ports: { 80: 8080 } }),
   ]);
-  await agent.log({ msg: 'the mesh is known', workloads: 2, services: 1 });
+  await agent.log({ message: 'the mesh is known', workloads: 2, services: 1 });
   await agent.issued(here);
   const mesh = await meshOf(agent);
   t.like(mesh, { connected: true, workloads: 2, services: 1 });
@@ -55,7 +55,7 @@ test.serial(
     await agent.issued(one);
 
     await control.kill();
-    await agent.log({ msg: 'no connection to the control process' });
+    await agent.log({ message: 'no connection to the control process' });
     const alone = await meshOf(agent);
     t.like(alone, { connected: false, workloads: 1 });
     t.deepEqual(
@@ -65,10 +65,10 @@ test.serial(
 
     control.write('db.yaml', podManifest(two));
     await control.start();
-    await agent.log({ msg: 'the mesh has changed', workloads: 2 });
+    await agent.log({ message: 'the mesh has changed', workloads: 2 });
     await agent.issued(two);
     control.remove('web.yaml');
-    await agent.log({ msg: 'the mesh has changed', workloads: 1 });
+    await agent.log({ message: 'the mesh has changed', workloads: 1 });
     const mesh = await meshOf(agent);
     t.deepEqual(
       mesh.certificates.map(({ identity }) => identity),
@@ -86,10 +86,10 @@ test.serial('started with a broken manifest, a control process tells nobody anyt
     manifests: { 'web.yaml': podManifest(one), 'db.yaml': podManifest(two) },
   });
   const agent = await n1.agent({ control });
-  await agent.told({ msg: 'the mesh is known', workloads: 2 });
+  await agent.told({ message: 'the mesh is known', workloads: 2 });
 
   await control.stop();
-  await agent.log({ msg: 'no connection to the control process' });
+  await agent.log({ message: 'no connection to the control process' });
   control.write('db.yaml', 'apiVersion: v1\nkind: Pod\nmetadata: {name: db}\nspec: {nodeName: 7}\n');
   await control.start({ level: 'error', problems: 1 });
   t.like(await control.process.told({ reason: 'field' }), {
@@ -102,8 +102,8 @@ test.serial('started with a broken manifest, a control process tells nobody anyt
   t.like(await meshOf(agent), { connected: false, workloads: 2 });
 
   control.write('db.yaml', podManifest(two));
-  await control.log({ msg: 'ready', workloads: 2 });
-  await agent.log({ msg: 'connected to the control process' });
+  await control.log({ message: 'ready', workloads: 2 });
+  await agent.log({ message: 'connected to the control process' });
   t.like(await meshOf(agent), { connected: true, workloads: 2 });
 
   await control.stop();

@@ -64,7 +64,7 @@ test.serial(
     const second = client.run(apps.hold({ to, count: places - 1 }));
     t.like(await second.json({ event: 'held' }), { open: places - 1, errors: {} });
     const said = await agent.log({
-      msg: 'no descriptors left: the worker accepts no connection until some are closed',
+      message: 'no descriptors left: the worker accepts no connection until some are closed',
     });
     t.is(said.level, 'warn');
     const full = await becomes(agent, ({ workers }) => workers[0]?.state === 'paused');

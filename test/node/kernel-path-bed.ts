@@ -136,7 +136,7 @@ export async function tell(pod: LabPod, port = APP_PORT): Promise<void> {
 export async function changed({ agent, control }: AnyBed, edit: (control: LabControl) => void): Promise<void> {
   const since = agent.process.lines.length;
   edit(control);
-  await agent.told({ msg: 'the mesh has changed' }, { since });
+  await agent.told({ message: 'the mesh has changed' }, { since });
 }
 
 export async function pathStatus(agent: LabAgent): Promise<NonNullable<StatusReply['kernelPath']>> {
@@ -156,7 +156,7 @@ export async function travel({ agent }: AnyBed, from: LabPod, argv: string[]): P
   const since = agent.process.lines.length;
   const talk = await converse(from, argv);
   if (talk.error !== undefined) throw new Error(`${from.name} is not answered: ${JSON.stringify(talk)}`);
-  const told = await agent.told({ msg: 'connection complete', 'src.addr': talk.local }, { since });
+  const told = await agent.told({ message: 'connection complete', 'src.addr': talk.local }, { since });
   return { talk, told };
 }
 

@@ -79,9 +79,12 @@ async function ended(t: ExecutionContext, doomed: Held, file: string, content: M
   t.deepEqual({ open, lost }, { open: 0, lost: count });
   const reset = (errors.ECONNRESET ?? 0) + (errors.ECONNABORTED ?? 0) + (errors.EPIPE ?? 0);
   t.is(reset, count, `none has ended as if it were in order: ${JSON.stringify(errors)}`);
-  const told = await agent.told({ msg: 'flows ended by a policy change' }, { since });
+  const told = await agent.told({ message: 'flows ended by a policy change' }, { since });
   t.is(told.count, flows);
-  const complete = await agent.told({ msg: 'connection complete', path: 'kernel', error: 'policy-changed' }, { since });
+  const complete = await agent.told(
+    { message: 'connection complete', path: 'kernel', reason: 'policy-changed' },
+    { since },
+  );
   t.truthy(complete['src.addr']);
   return told;
 }
@@ -166,7 +169,7 @@ test.serial('a forbidden flow is reset at both ends, in whatever state it is', a
 
   const since = agent.process.lines.length;
   await changed(bed, (control) => control.write('policy.yaml', deny('no-client', 'client')));
-  const { count: flows } = await agent.told({ msg: 'flows ended by a policy change' }, { since });
+  const { count: flows } = await agent.told({ message: 'flows ended by a policy change' }, { since });
   t.is(flows, lines.length);
   for (const [at, { near, far }] of lines.entries())
     for (const [end, app] of [

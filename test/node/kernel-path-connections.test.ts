@@ -24,7 +24,8 @@ import { APP_PORT, identity, SERVICE_PORT } from './tunnel-bed.ts';
 let bed: PathBed<PathPods>;
 
 test.serial.before(async () => {
-  bed = await pathBed('the kernel path', trio);
+  // A session that has done its work would show that it lives, as bytes of a tunnel.
+  bed = await pathBed('the kernel path', trio, { args: ['--ping-interval', '3600'] });
 });
 
 test.serial.after.always(() => bed?.lab.dispose());

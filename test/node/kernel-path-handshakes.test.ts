@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import test from 'ava';
 import * as addon from '../../native/addon/index.js';
 import { limit } from '../../src/gen/layout.ts';
-import { apps, authorizationPolicyManifest, type LabPod } from '../lab/index.ts';
+import { apps, authorizationPolicyManifest } from '../lab/index.ts';
 import { converse, serve } from './conversation.ts';
 import { kernelEvents } from './evidence.ts';
 import { Held } from './held.ts';
-import { pinRoot, settled } from './inspect.ts';
+import { pinRoot } from './inspect.ts';
 import {
   changed,
   direct,
@@ -21,6 +21,7 @@ import {
   travel,
   waysTo,
 } from './kernel-path-bed.ts';
+import { Loss } from './loss.ts';
 import { APP_PORT, tally } from './tunnel-bed.ts';
 
 let bed: PathBed<QuartetPods>;
@@ -30,43 +31,6 @@ test.serial.before(async () => {
 });
 
 test.serial.after.always(() => bed?.lab.dispose());
-
-/** Drops what matches, as it comes into a pod, until it is to pass. */
-class Loss {
-  readonly #pod: LabPod;
-  readonly #table: string;
-
-  private constructor(pod: LabPod, table: string) {
-    this.#pod = pod;
-    this.#table = table;
-  }
-
-  static async begin(pod: LabPod, name: string, match: string): Promise<Loss> {
-    const loss = new Loss(pod, `inet ${name}`);
-    const hook = 'type filter hook prerouting priority 0;';
-    await loss.#nft(
-      `add table inet ${name}; add chain inet ${name} in { ${hook} }; add rule inet ${name} in ${match} counter drop`,
-    );
-    return loss;
-  }
-
-  /** Waits until something is lost. */
-  async happens(): Promise<void> {
-    const isTold = (listed: string): boolean => /counter packets [1-9]/.test(listed);
-    const last = await settled(() => this.#nft(`list table ${this.#table}`), isTold);
-    if (!isTold(last)) throw new Error(`nothing is lost: ${last}`);
-  }
-
-  async end(): Promise<void> {
-    await this.#nft(`delete table ${this.#table}`);
-  }
-
-  async #nft(commands: string): Promise<string> {
-    const { code, stdout, stderr } = await this.#pod.exec(['nft', commands], { restricted: false });
-    if (code !== 0) throw new Error(`nft: ${stderr}`);
-    return stdout;
-  }
-}
 
 const syn = 'tcp flags & (syn | ack) == syn';
 const answer = 'tcp flags & (syn | ack) == syn | ack';
@@ -135,7 +99,7 @@ test.serial('what is still half-way when policy forbids it never comes about', a
   const talk = await talking;
   t.true(['ECONNABORTED', 'ECONNREFUSED', 'ECONNRESET'].includes(`${talk.error}`), JSON.stringify(talk));
   t.is(talk.at, 'connect');
-  const told = await agent.told({ msg: 'flows ended by a policy change' }, { since });
+  const told = await agent.told({ message: 'flows ended by a policy change' }, { since });
   t.like(told, { policy: 'shop/no-client', count: 1 });
   await changed(bed, (control) => control.remove('policy.yaml'));
   t.is((await direct(bed, client, argv)).told.path, 'kernel');

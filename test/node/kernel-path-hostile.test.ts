@@ -111,7 +111,7 @@ test.serial(
       const since = agent.process.lines.length;
       const deceived = client.run(apps.pythonConnect({ to, port, hold: true }));
       await deceived.json({ event: 'connected' });
-      await agent.told({ name: client.name, msg: MASQUERADED }, { since });
+      await agent.told({ name: client.name, message: MASQUERADED }, { since });
       deceived.write('secret\n');
       await deceived.exit;
       t.true(refusals.includes(`${deceived.records.at(-1)?.error}`), deceived.stdout);
@@ -305,7 +305,7 @@ test.serial(
 
       const [seen, since] = [app.lines.length, agent.process.lines.length];
       await policies.are(...letIn('rogue'));
-      await agent.told({ msg: 'flows ended by a policy change', policy: 'shop/to-server' }, { since });
+      await agent.told({ message: 'flows ended by a policy change', policy: 'shop/to-server' }, { since });
       for (const each of [live, late]) {
         each.write('late\n');
         await each.exit;

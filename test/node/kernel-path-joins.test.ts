@@ -53,7 +53,7 @@ for (const kernelPath of [false, true])
         const { agents, control, pods } = bed;
         const [near, far] = agents;
         const { client, server, stranger } = pods;
-        for (const agent of agents) await agent.told({ msg: 'the mesh is known' });
+        for (const agent of agents) await agent.told({ message: 'the mesh is known' });
         const doomed = [
           await Held.open(client, endpointsOf(server), 6),
           await Held.open(client, endpointsOf(server), 6),
@@ -70,13 +70,13 @@ for (const kernelPath of [false, true])
           t.is(await each.alive(), 0);
           t.like(await each.close(), { open: 0, lost: 6 });
         }
-        t.like(await log({ msg: 'connection closed' }), {
+        t.like(await log({ message: 'connection closed' }), {
           level: 'warn',
           reason: 'policy-changed',
           policy: 'istio-system/istio_converted_static_strict',
           direction: 'outbound',
         });
-        t.like(await log({ msg: 'connection complete', error: 'policy-changed', path }), {
+        t.like(await log({ message: 'connection complete', reason: 'policy-changed', path }), {
           policy: 'istio-system/istio_converted_static_strict',
           direction: 'outbound',
         });

@@ -113,7 +113,7 @@ test.serial('what is past the agent outlives it, and for 5 s the kernel goes on 
   for (const { from, argv } of roads()) await direct(bed, from, argv);
   for (const each of [...held, ...late]) t.deepEqual(await each.close(), { open: count, lost: 0, errors: {} });
   const isTold = (line: string): boolean =>
-    line.includes('"msg":"connection complete"') && line.includes('"path":"kernel"');
+    line.includes('"message":"connection complete"') && line.includes('"path":"kernel"');
   const told = (): string[] => again.process.lines.slice(since).filter(isTold);
   const ended = 2 * count * held.length;
   t.true(
@@ -164,7 +164,7 @@ test.serial('what was revoked while the agent was dead ends when it is back, and
 
   const again = await bed.restart();
   const told = await settled(
-    () => again.process.records.filter(({ msg }) => msg === 'flows ended by a policy change'),
+    () => again.process.records.filter(({ message }) => message === 'flows ended by a policy change'),
     (lines) => lines.length === 2,
   );
   t.deepEqual(told.map((line) => [line.count, line.policy === 'shop/no-client']).sort(), [
@@ -178,7 +178,7 @@ test.serial('what was revoked while the agent was dead ends when it is back, and
   t.truthy((await converse(client, argv)).error);
   for (const each of allowed) t.deepEqual(await each.close(), { open: count, lost: 0, errors: {} });
   control.remove('policy.yaml');
-  await again.log({ msg: 'the mesh has changed' });
+  await again.log({ message: 'the mesh has changed' });
 });
 
 test.serial(

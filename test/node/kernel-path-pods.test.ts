@@ -199,7 +199,7 @@ test.serial(
     const others = await Held.open(client, echoOf(server), 6);
     const since = agent.process.lines.length;
     await join(strict);
-    const told = await agent.told({ msg: 'flows ended by a policy change' }, { since });
+    const told = await agent.told({ message: 'flows ended by a policy change' }, { since });
     t.is(told.count, 6);
     t.regex(`${told.policy}`, /strict/);
     t.is(await doomed.alive(), 0);

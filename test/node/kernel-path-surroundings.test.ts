@@ -170,7 +170,7 @@ test.serial('two pods between which the network masquerades use the tunnel after
       const errors = talks.filter(({ error }) => error !== undefined).length;
       // Where plaintext may come in, the connection may be over before it is ended.
       t.true(isStrict ? errors === 1 : errors <= 1, `${kind.name}: ${JSON.stringify(talks)}`);
-      await agent.told({ name: guest.name, msg: MASQUERADED }, { since });
+      await agent.told({ name: guest.name, message: MASQUERADED }, { since });
 
       const past = await pastAgent(bed, guest, async () => {
         t.is((await travel(bed, guest, argv)).told.path, 'tunnel');

@@ -62,7 +62,7 @@ export async function guardedBed(title: string): Promise<GuardedBed> {
     };
   });
   return await furnish(bed, async () => {
-    await bed.agent.told({ msg: 'the mesh is known' });
+    await bed.agent.told({ message: 'the mesh is known' });
     const { control } = bed;
     const policies = new Policies({
       control,

@@ -75,7 +75,7 @@ export async function policyBed(title: string, agents: AgentOptions = {}): Promi
     agents,
   );
   return await furnish(bed, async () => {
-    await Promise.all(bed.agents.map((agent) => agent.told({ msg: 'the mesh is known' })));
+    await Promise.all(bed.agents.map((agent) => agent.told({ message: 'the mesh is known' })));
     const { server } = bed.pods;
     const listening = [APP_PORT, OTHER_PORT].map((port) =>
       serve(server, apps.echo({ port, mode: 'tell', quiet: true })),
@@ -99,7 +99,7 @@ export async function changed({ agents }: { readonly agents: readonly LabAgent[]
   change();
   await Promise.all(
     agents.map((agent, at) =>
-      agent.told({ msg: 'the mesh has changed' }, { since: since[at] ?? 0, deadlineMs: hangMs }),
+      agent.told({ message: 'the mesh has changed' }, { since: since[at] ?? 0, deadlineMs: hangMs }),
     ),
   );
 }

@@ -51,8 +51,8 @@ async function assertChange(t: ExecutionContext, { open, forbids, policy }: Expe
     else {
       t.is(await call.over(), 'ECONNRESET', name);
       // Told by the agent that had let it in.
-      t.like(await log({ 'src.addr': call.call.local, direction: 'inbound', msg: 'connection complete' }), {
-        error: 'policy-changed',
+      t.like(await log({ 'src.addr': call.call.local, direction: 'inbound', message: 'connection complete' }), {
+        reason: 'policy-changed',
         policy,
       });
     }
@@ -79,7 +79,7 @@ test.serial('what a change ends is told in a line for each, which names the poli
   const log = listen(bed.agents[1]);
   await policies.are(forServer('ALLOW', pods(the().teller)));
   for (const [name, { call }] of calls)
-    t.like(await log({ 'src.addr': call.local, msg: 'connection closed' }), {
+    t.like(await log({ 'src.addr': call.local, message: 'connection closed' }), {
       level: 'warn',
       reason: 'policy-changed',
       error: 'connection closed due to policy change',
@@ -245,7 +245,7 @@ test.serial('while the file of the policies is broken, the last good ones stay i
     const since = control.process.lines.length;
     control.write('policies.yaml', broken);
     const told = await control.process.told({ reason }, { since });
-    t.regex(`${told.msg}`, /policies\.yaml:\d+:\d+: /);
+    t.regex(`${told.message}`, /policies\.yaml:\d+:\d+: /);
     await assertNew(t, scene, everybody, ['client', 'outsider', 'stranger']);
     for (const [, call] of calls) await call.talk();
   }

@@ -60,7 +60,7 @@ test.serial('a refusal is told by both agents; the log of the server names the p
       const nearLog = listen(name === 'neighbour' ? far : near);
       const call = await callers[name].call(server.ipv4, APP_PORT);
       assertRefused(t, call, name);
-      const own = { 'src.addr': call.local, msg: 'connection failed' };
+      const own = { 'src.addr': call.local, message: 'connection complete', level: 'error' };
       const isProven = provers.includes(name);
       t.like(await log({ ...own, direction: 'inbound' }), {
         reason: 'policy-denied',
@@ -98,7 +98,8 @@ test.serial('a pod that calls its own service is judged by its own identity', as
       else {
         assertRefused(t, call, vip);
         t.like(await log({ 'src.addr': call.local, direction: 'outbound' }), {
-          msg: 'connection failed',
+          message: 'connection complete',
+          level: 'error',
           reason: 'policy-denied',
           policy: 'shop/rule',
           'src.workload': 'server',
@@ -324,7 +325,7 @@ test.serial(
     for (const call of [c, d]) assertRefused(t, call as Call, 'shut');
     for (const call of none) {
       assertRefused(t, call, 'unheard');
-      const line = await log({ 'src.addr': call.local, msg: 'connection failed' });
+      const line = await log({ 'src.addr': call.local, scope: 'access' });
       t.is(line.reason, 'mesh-unknown');
       t.regex(`${line.error}`, /failed to fetch information about local workload/);
     }

@@ -57,7 +57,7 @@ test.serial('a dry run is told and counted beside the tunnel too, and enforced f
   await direct(bed, client, way.argv);
   const [before, log] = [await readMetrics(agent), listen(agent)];
   const { talk } = await direct(bed, client, way.argv);
-  t.like(await log({ msg: 'policy dry run', 'src.addr': talk.local, path: 'kernel' }), {
+  t.like(await log({ message: 'policy dry run', 'src.addr': talk.local, path: 'kernel' }), {
     policy: 'shop/rule',
     would: 'deny',
     'src.identity': client.identity,

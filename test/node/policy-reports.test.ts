@@ -139,7 +139,7 @@ for (const [law, policy, refused, status, field] of doubts)
     await policies.are(policy);
     const told = await bed.control.process.told({ object: 'AuthorizationPolicy shop/rule', status }, { since });
     t.like(told, { reason: 'UnsupportedValue', condition: 'ZtunnelAccepted' });
-    t.true(`${told.msg}`.includes(field), `${told.msg}`);
+    t.true(`${told.message}`.includes(field), `${told.message}`);
     for (const agent of bed.agents) {
       const { mesh } = (await agent.status()).status as StatusReply;
       t.deepEqual(mesh?.partialPolicies, ['shop/rule']);
@@ -177,7 +177,7 @@ test.serial('a dry run is told and counted for each connection, and enforced for
     const call = await callers[name].call(server.ipv4, APP_PORT);
     assertLetIn(t, call, name);
     for (const [policy, wouldBe] of Object.entries(would))
-      t.like(await log({ msg: 'policy dry run', policy, 'src.addr': call.local }), {
+      t.like(await log({ message: 'policy dry run', policy, 'src.addr': call.local }), {
         would: wouldBe,
         direction: 'inbound',
         'dst.addr': apps.endpoint(server.ipv4, APP_PORT),
@@ -287,13 +287,13 @@ test.serial(
     await control.publish(meshUpdate({ complete: true, workloads: [served] }));
     const agent = await node.agent({ args: ['--node', 'n1', '--control', nodeSocketPath(directory, 'n1')] });
     await agent.enrol(server);
-    await agent.told({ msg: 'the mesh is known' });
+    await agent.told({ message: 'the mesh is known' });
     const app = await serve(server, apps.echo({ port: APP_PORT, mode: 'tell' }));
     const caller = await Caller.start(outside);
     const told = async (update: Partial<MeshUpdate>): Promise<void> => {
       const since = agent.process.lines.length;
       await control.publish(meshUpdate(update));
-      await agent.told({ msg: 'the mesh has changed' }, { since });
+      await agent.told({ message: 'the mesh has changed' }, { since });
     };
     const assertUnknown = async (): Promise<void> => {
       const log = listen(agent);
@@ -308,7 +308,8 @@ test.serial(
       t.deepEqual(mesh?.unknownPolicies, ['shop/missing']);
       t.is((await readMetrics(agent))('culvert_policies', 'state="unknown"'), 1);
       const { stdout } = await culvert(node, 'status');
-      t.true(stdout.includes('policy shop/missing is not known, so pods of this node that it is for let nobody in'));
+      const text = stdout.replaceAll('\n  ', ' ');
+      t.true(text.includes('policy shop/missing: not known, so pods of this node that it is for let nobody in'));
     };
     await assertUnknown();
     t.false(app.records.some(({ event }) => event === 'accepted'));

@@ -62,7 +62,7 @@ async function again(
   t.truthy(refused.error, 'without an agent there is no way');
   const agent = await bed.nodes[at].agent({ ...agentOptions(kernelPath), control: bed.control });
   agents[at] = agent;
-  await agent.told({ msg: 'the mesh is known' });
+  await agent.told({ message: 'the mesh is known' });
   for (const to of [bed.pods.server.ipv4, bed.pods.server.ipv6]) assertLetIn(t, await caller.call(to, APP_PORT), to);
 }
 

@@ -111,7 +111,7 @@ test.serial('what an agent that stops still has open stays under policy until it
   await policies.are();
   const calls = await opened(scene, everybody);
   far.process.signal('SIGTERM');
-  await far.told({ msg: 'agent stops: draining' });
+  await far.told({ message: 'agent stops: draining' });
   for (const [, call] of calls) await call.talk();
   await policies.are(forAll('shop', 'DENY', pods(bed.pods.client)), peerAuthenticationManifest('strict'));
   for (const [name, call] of calls)

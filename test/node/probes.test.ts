@@ -67,7 +67,7 @@ test.serial.before(async () => {
     [near, far] = agents as [LabAgent, LabAgent];
     for (const pod of [server, neighbour]) await near.enrol(pod);
     await far.enrol(remote);
-    for (const agent of agents) await agent.told({ msg: 'the mesh is known' });
+    for (const agent of agents) await agent.told({ message: 'the mesh is known' });
     const [app] = await Promise.all(
       [server, stranger, remote].map((pod) => serve(pod, apps.echo({ port: APP_PORT, mode: 'tell' }))),
     );
@@ -104,7 +104,7 @@ async function assertProbes(t: ExecutionContext, what = ''): Promise<void> {
       const probe = await talk(kubelet(nodes[0]), { to: of(server), port: APP_PORT, ...options });
       t.is(probe.error, undefined, `${what} ${name}: ${JSON.stringify(probe)}`);
       t.is(probe.server?.peer, probe.local, `${what} ${name}: the app sees the node`);
-      t.like(await near.told({ msg: 'connection complete', 'src.addr': probe.local }, { since }), {
+      t.like(await near.told({ message: 'connection complete', 'src.addr': probe.local }, { since }), {
         flow: 'probe',
         path: 'kernel',
         direction: 'inbound',
@@ -304,13 +304,16 @@ test.serial('a kubelet that was restarted is known again by its path, and its fo
     const since = near.process.lines.length;
     removeCgroup(kubeletGroup(node));
     if (round === 1) {
-      await near.told({ msg: "the kubelet's control group is not there: policy decides about its probes" }, { since });
+      await near.told(
+        { message: "the kubelet's control group is not there: policy decides about its probes" },
+        { since },
+      );
       t.is((await pathStatus(near)).kubelet, null);
       mkdirSync(former);
       await assertShut(t, 'nobody', (to) => talk({ netns: node.netns, cgroup: former }, { to, port: APP_PORT }));
     }
     mkdirSync(kubeletGroup(node));
-    await near.told({ msg: "the kubelet's probes are let in" }, { since });
+    await near.told({ message: "the kubelet's probes are let in" }, { since });
     await assertProbes(t, `round ${round}`);
   }
 });
@@ -331,7 +334,7 @@ test.serial('a probe under way outlives changes of policy, and the agent', async
   await near.kill();
   await answers();
   near = await start(nodes[0], control);
-  await near.told({ msg: 'the mesh is known' });
+  await near.told({ message: 'the mesh is known' });
   await answers();
   probe.end();
   t.is((await probe.exit).code, 0);
@@ -357,7 +360,7 @@ test.serial('with the kernel path off probes are let in all the same, and nobody
   const [node] = nodes;
   await near.stop();
   near = await start(node, control, { kernelPath: false });
-  await near.told({ msg: 'the mesh is known' });
+  await near.told({ message: 'the mesh is known' });
   t.is((await pathStatus(near)).state, 'off');
   await assertProbes(t, 'off');
   const host = { netns: node.netns, cgroup: join(node.cgroup, 'host') };
@@ -369,7 +372,7 @@ test.serial('an agent that is told of no kubelet lets no probe in', async (t) =>
   const [node] = nodes;
   await near.stop();
   near = await node.agent({ control, kernelPath: true });
-  await near.told({ msg: 'the mesh is known' });
+  await near.told({ message: 'the mesh is known' });
   t.is((await pathStatus(near)).kubelet, null);
   await assertShut(t, 'the kubelet', (to) => talk(kubelet(node), { to, port: APP_PORT }));
 });

@@ -167,6 +167,6 @@ test.serial('a broken manifest leaves what was in force, until it is mended', as
   await control.log({ level: 'warn', file: `${control.manifests}/web.yaml`, reason: 'syntax', line: 4 });
   await assertServe(t, VIPS.web, [server(one), server(two)]);
   control.write('web.yaml', webManifest());
-  await control.log({ msg: 'nothing is wrong with the manifests any more' });
+  await control.log({ message: 'nothing is wrong with the manifests any more' });
   await assertServe(t, VIPS.web, [server(one), server(two)]);
 });

@@ -181,7 +181,7 @@ async function issuedSince({ node, process }: LabAgent, since: Date): Promise<vo
   const wanted = node.pods.map((pod) => pod.identity).sort();
   const found = (): string[] => {
     const issued = process.records.filter(
-      ({ msg, time }) => msg === 'certificate issued' && new Date(`${time}`) > since,
+      ({ message, time }) => message === 'certificate issued' && new Date(`${time}`) > since,
     );
     return [...new Set(issued.map((each) => `${each.identity}`))].sort();
   };
@@ -227,11 +227,11 @@ async function rotate(t: ExecutionContext): Promise<void> {
   t.is(code, 0);
   const file = /^added (\S+)$/m.exec(stdout)?.[1] ?? '';
   t.is(statSync(file).mode & 0o777, 0o600);
-  await control.log({ msg: 'a root is trusted', file });
-  const { time } = await control.log({ msg: 'certificates are signed under this root', file }, hangMs);
+  await control.log({ message: 'a root is trusted', file });
+  const { time } = await control.log({ message: 'certificates are signed under this root', file }, hangMs);
   await allRenewed(new Date(`${time}`));
   for (const name of before) rmSync(join(control.ca, name));
-  await control.log({ msg: 'a root is trusted no longer' });
+  await control.log({ message: 'a root is trusted no longer' });
   const { roots } = await issue(nodes[0], identity('stranger'));
   t.deepEqual(roots, [readRoot(file)]);
   await allRenewed();
@@ -268,7 +268,8 @@ test.serial('certificates are renewed and roots rotated under load: nothing fail
     const status = await statusOf(agent);
     t.is(status.totals.failed, 0);
     // The lab's nodes have no kubelet. On a busy machine the last ACK of a connection may come when the agent's socket is gone: the kernel takes it for a new one.
-    const isLate = (line: string): boolean => line.includes('"msg":"kernel event"') && line.includes('"no_handover"');
+    const isLate = (line: string): boolean =>
+      line.includes('"message":"kernel event"') && line.includes('"no_handover"');
     const worries = agent.process.lines.filter(
       (line) => /"level":"(warn|error)"/.test(line) && !isLate(line) && !line.includes('kubelet'),
     );

@@ -97,7 +97,7 @@ async function assertUnreachable(t: ExecutionContext, bed: TunnelBed<Pods>, pod:
     t.is(talk.error, 'ECONNRESET', JSON.stringify(talk));
     // By where it led: the reset may come before the client has looked at its own address.
     const dialled = { 'dst.addr': apps.endpoint(to, HBONE_PORT), direction: 'outbound' };
-    t.like(await log(dialled), { msg: 'connection failed', reason: 'tunnel-unreachable' });
+    t.like(await log(dialled), { message: 'connection complete', level: 'error', reason: 'tunnel-unreachable' });
   }
 }
 
@@ -158,7 +158,7 @@ test.serial('what outlives the drain is reset, and the agent ends well neverthel
   );
   t.is(lost, held);
   t.deepEqual(errors, { ECONNRESET: held });
-  t.like(await log({ 'dst.workload': 'server' }), { msg: 'connection complete', error: 'reset-by-server' });
+  t.like(await log({ 'dst.workload': 'server' }), { message: 'connection complete', reason: 'reset-by-server' });
   t.is(await carried(near, 0), 0);
 });
 
@@ -183,7 +183,7 @@ test.serial('tunnelled connections live on when their pods, or a neighbour, are 
   await assertSpared(t, bed);
   bed.control.write('server.yaml', podManifest(server, { labels: { app: 'server' }, enrolled: false }));
   bed.control.write('pods.yaml', [podManifest(client), podManifest(bed.pods.spare, { labels: { app: 'server' } })]);
-  await near.log({ msg: 'the mesh has changed' });
+  await near.log({ message: 'the mesh has changed' });
   const plain = await settled(
     () => converse(client, apps.pythonConnect({ to: server.ipv4, port: APP_PORT })),
     ({ error }) => error === undefined,

@@ -93,7 +93,7 @@ for (const family of families)
       t.is(answer.status, status, JSON.stringify(answer));
       if (log !== undefined) {
         t.deepEqual(answer.headers, {});
-        const { error } = await scene.agent.log({ msg: 'connection failed', 'src.addr': answer.local });
+        const { error } = await scene.agent.log({ scope: 'access', 'src.addr': answer.local });
         t.regex(`${error}`.replace(server, 'server').replace(other, 'other'), log);
         t.is(accepted(), before, 'the apps saw nothing');
         return;

@@ -49,7 +49,7 @@ async function assertTunnelled(t: ExecutionContext, from: LabPod, to: LabPod, ar
   const told = { out: await log({ ...own, direction: 'outbound' }), in: await log({ ...own, direction: 'inbound' }) };
   for (const each of Object.values(told))
     t.like(each, {
-      msg: 'connection complete',
+      message: 'connection complete',
       path: 'tunnel',
       'src.identity': identity(from.name),
       'src.workload': from.name,

@@ -226,8 +226,8 @@ test.serial('status, enrol and withdraw do from the command line what they say',
   t.regex((await culvert(node, ...enrol, ...excluded)).stdout, /^updated /);
   t.like(await entries(node), { excluded_ports: 2, excluded_cidrs: 1 });
 
-  const status = await culvert(node, 'status', ...run);
-  t.regex(status.stdout, new RegExp(`^shop +client +enrolled +0 +${pod.addresses.join(',')} +${pod.netns}$`, 'm'));
+  const status = await culvert(node, 'status', '--pods', ...run);
+  t.regex(status.stdout, new RegExp(`^shop/client +enrolled +0 +${pod.addresses.join(',')}$`, 'm'));
   t.deepEqual(JSON.parse((await culvert(node, 'status', ...run, '--json')).stdout).pods, (await statusOf(agent)).pods);
 
   const wrong = await culvert(node, 'enrol', ...run, ...described, '--netns', pod.netns, '--address', 'nonsense');

@@ -4,7 +4,7 @@
  *   node peer.ts --port N [--bind ADDR]     takes one connection after the other
  *   node peer.ts --to ADDR --port N         connects
  *
- * Prints {"event":"listening"}, {"event":"open",peer}, {"event":"data",text} ({"event":"data",bytes} of more than 1 KiB),
+ * Prints {"event":"listening"}, {"event":"open",peer,local}, {"event":"data",text} ({"event":"data",bytes} of more than 1 KiB),
  * {"event":"end"} (the other end has said that it will send no more), {"event":"closed"} or {"event":"closed",error}.
  * Obeys lines of standard input:
  *   send TEXT     fill BYTES     end (sends no more, reads on)     reset     close
@@ -34,7 +34,11 @@ function attend(socket: Socket): void {
 }
 
 const port = Number(values.port);
-const opened = (socket: Socket): void => say({ event: 'open', peer: `${socket.remoteAddress}` });
+const opened = (socket: Socket): void => {
+  const { localAddress = '', localPort } = socket;
+  const local = localAddress.includes(':') ? `[${localAddress}]:${localPort}` : `${localAddress}:${localPort}`;
+  say({ event: 'open', peer: `${socket.remoteAddress}`, local });
+};
 if (values.to === undefined)
   createServer({ allowHalfOpen: true }, (socket) => {
     attend(socket);

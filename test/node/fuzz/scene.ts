@@ -93,7 +93,7 @@ export class FuzzScene implements AsyncDisposable {
       const world: World = { pods, services: SERVICES, sameNode: {}, policies: [], peers: [] };
       const control = await lab.control({ manifests: { [FILE]: manifestsOf(world, labPods, LEAST_WORKLOADS) } });
       const agents = await Promise.all(Object.values(nodes).map((node) => node.agent({ control, kernelPath: true })));
-      await Promise.all(agents.map((agent) => agent.told({ msg: 'the mesh is known' })));
+      await Promise.all(agents.map((agent) => agent.told({ message: 'the mesh is known' })));
       const scene = new FuzzScene(lab, pods, labPods, actors, { control, agents });
       await scene.#enrol(world);
       return scene;
@@ -107,7 +107,7 @@ export class FuzzScene implements AsyncDisposable {
     const workloads = LEAST_WORKLOADS + (this.#changes % NUMBERS);
     const since = this.agents.map((agent) => agent.process.lines.length);
     this.#control.write(FILE, manifestsOf(world, this.#labPods, workloads));
-    const told = { msg: 'the mesh has changed', workloads };
+    const told = { message: 'the mesh has changed', workloads };
     await Promise.all(
       this.agents.map((agent, index) => agent.told(told, { since: since[index] ?? 0, deadlineMs: 60_000 })),
     );
