@@ -14,6 +14,7 @@ import { enforce } from './policy.ts';
 import { act, clear, doing, say, verdict } from './screen.ts';
 import type { Stage } from './stage.ts';
 import { described, summarize } from './summary.ts';
+import { askWhy } from './why.ts';
 
 const usage = `usage: demo [--keep]
 
@@ -56,6 +57,7 @@ async function show(lab: Lab): Promise<{ stage: Stage; mesh: Mesh }> {
   act('4. The same measurements, with the mesh');
   const withMesh = await measured(stage, 'mesh');
   const answers = await enforce(stage, mesh);
+  await askWhy(stage, mesh, answers);
   const again = await killAgents(stage, mesh);
   await showStatus(stage.n1);
   summarize(traces, answers, noMesh, withMesh);

@@ -60,19 +60,12 @@ interface Line {
 }
 
 function linesOf(agent: LabAgent): Line[] {
-  const done = agent.process.records.filter(({ msg }) => msg === 'connection complete');
+  const done = agent.process.records.filter(({ message }) => message === 'connection complete');
   return done.map((fields) => ({ node: agent.node.name, fields }));
 }
 
-/** Of a flow between two pods of its node an agent tells once. */
-function isOfBothEnds(fields: Line['fields']): boolean {
-  return fields.path === 'kernel' && fields.flow === 'local';
-}
-
 function told(lines: readonly Line[], talk: Talk, direction: string): Told | undefined {
-  const line = lines.findLast(
-    ({ fields }) => fields['src.addr'] === talk.local && (fields.direction === direction || isOfBothEnds(fields)),
-  );
+  const line = lines.findLast(({ fields }) => fields['src.addr'] === talk.local && fields.direction === direction);
   if (line === undefined) return undefined;
   const text = (name: string): string => `${line.fields[name] ?? ''}`;
   const [source, destination] = [short(text('src.identity')), short(text('dst.identity'))];

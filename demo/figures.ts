@@ -47,7 +47,8 @@ export async function measure(from: LabPod, to: LabPod, way: string): Promise<Fi
 async function throughput(from: LabPod, to: LabPod): Promise<number> {
   const where = ['--client', to.ipv4, '--port', `${iperfPort}`];
   const said = await run(from, ['iperf3', ...where, '--time', `${seconds}`, '--omit', `${warmUpSeconds}`, '--json']);
-  const { end } = JSON.parse(said) as { end: { sum_received: { bits_per_second: number } } };
+  const { end, error } = JSON.parse(said) as { end: { sum_received?: { bits_per_second: number } }; error?: string };
+  if (end.sum_received === undefined) throw new Error(`iperf3: ${error}`);
   return end.sum_received.bits_per_second / 1e9;
 }
 

@@ -22,7 +22,7 @@ export async function raise(stage: Stage): Promise<Mesh> {
   const rules = await rulesOf(stage);
   doing('starting the control process');
   const control = await startControl(stage);
-  const ready = control.process.records.find(({ msg }) => msg === 'ready');
+  const ready = control.process.records.find(({ message }) => message === 'ready');
   command('control', 'culvert control --manifests demo/manifests --ca ... --run ...');
   say(`Kubernetes YAML: ${ready?.workloads} workloads, ${ready?.services} service; and it is the CA`);
   doing('starting two agents');
@@ -63,7 +63,7 @@ async function identities(agent: LabAgent, pods: readonly LabPod[]): Promise<str
 }
 
 export async function killAgents(stage: Stage, { control, agents }: Mesh): Promise<Mesh> {
-  act('6. Both agents die: kill -9');
+  act('7. Both agents die: kill -9');
   const { lab, link, n1, n2, client, webV1, webV2, outsider } = stage;
   const held = client.run(apps.hold({ to: [apps.endpoint(webV1.ipv4, benchPort)], count: 1 }));
   await held.json({ event: 'held' });
@@ -98,13 +98,20 @@ export async function killAgents(stage: Stage, { control, agents }: Mesh): Promi
 }
 
 export async function showStatus(node: LabNode): Promise<void> {
-  act('7. What the agent of n1 says of itself');
-  command('n1', 'culvert status');
+  act('8. What the agent of n1 says of itself');
+  command('n1', 'culvert status --pods');
   const main = join(import.meta.dirname, '../src/cli/main.ts');
-  const { code, stdout, stderr } = await node.exec([process.execPath, main, 'status', '--run', node.runDirectory]);
+  const { code, stdout, stderr } = await node.exec([
+    process.execPath,
+    main,
+    'status',
+    '--pods',
+    '--run',
+    node.runDirectory,
+  ]);
   quote(stdout + stderr);
   claim(
     'culvert status knows both pods of n1',
-    code === 0 && /shop +client /.test(stdout) && /shop +web-v1 /.test(stdout),
+    code === 0 && /shop\/client +enrolled/.test(stdout) && /shop\/web-v1 +enrolled/.test(stdout),
   );
 }

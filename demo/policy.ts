@@ -28,7 +28,7 @@ export async function enforce(stage: Stage, { control, agents }: Mesh): Promise<
   addPolicy(control, file);
   const lost = await held.json({ event: 'all lost' }, barrierMs);
   const ms = Number(lost.lastLostAt) - since;
-  await Promise.all(agents.map((agent) => agent.told({ msg: 'the mesh has changed', policies: 2 })));
+  await Promise.all(agents.map((agent) => agent.told({ message: 'the mesh has changed', policies: 2 })));
   say(`the connection that outsider had kept was ended ${ms} ms after the file was there`);
   claim('a policy ends what it forbids, also what was open', Number(lost.lost) === 1);
 
@@ -68,7 +68,7 @@ async function answered(from: LabPod, asked: Asked, mayTalk: boolean, agents: re
   const before = agents.map(({ process }) => process.lines.length);
   const talk = await ask(from, asked);
   if (talk.error === '') return { talk, mayTalk, reason: '' };
-  const wanted = { msg: 'connection failed', reason: 'policy-denied', 'src.workload': from.name };
+  const wanted = { message: 'connection complete', reason: 'policy-denied', 'src.workload': from.name };
   const line = await Promise.any(agents.map((agent, at) => agent.told(wanted, { since: before[at] ?? 0 })));
   const identity = line['src.identity'];
   const who = identity === undefined ? 'no identity' : short(`${identity}`);
