@@ -65,9 +65,24 @@ static long slot_try(__u32 step, void *data)
 }
 
 /*
- * One slot per worker, chosen by the tuple so that a retransmitted SYN and the last ACK under SYN cookies find the same
- * one; the next live slot if a worker has just left. NO_REUSEPORT: a process of the pod with the agent's uid could
- * otherwise join the group and take its share.
+ * Chosen by the tuple, so that a retransmitted SYN and the last ACK under SYN cookies find the same one. A peer has few
+ * sessions, each with a great many connections: chance would often lead all of them to one worker. So the client's port
+ * counts by itself, and a client that chooses its ports (src/kernel/sockets.ts) has its sessions spread. Without the
+ * lowest bit: it is the same in all ports that a kernel chooses at connect.
+ */
+static __always_inline __u32 slot_first(const struct connection *connection, __u32 port)
+{
+	struct endpoint client = connection->client;
+
+	if (port != AGENT_PORT_HBONE)
+		return endpoint_hash(&connection->client) ^ endpoint_hash(&connection->server);
+	client.port = 0;
+	return (endpoint_hash(&client) ^ endpoint_hash(&connection->server)) + (connection->client.port >> 1);
+}
+
+/*
+ * One slot per worker; the next live slot if a worker has just left. NO_REUSEPORT: a process of the pod with the
+ * agent's uid could otherwise join the group and take its share.
  *
  * A loop that the verifier walks once, not once per slot: this program is loaded, and so verified, for every pod.
  */
@@ -78,7 +93,7 @@ static __always_inline int listener_assign(
 
 	if (!search.workers || search.workers > LIMIT_WORKERS)
 		return refuse(connection, REASON_NO_LISTENER);
-	search.first = (endpoint_hash(&connection->client) ^ endpoint_hash(&connection->server)) % search.workers;
+	search.first = slot_first(connection, port) % search.workers;
 	bpf_loop(search.workers, slot_try, &search, 0);
 	return search.assigned ? SK_PASS : refuse(connection, REASON_NO_LISTENER);
 }

@@ -38,6 +38,11 @@ export interface LegOptions {
   readonly timeouts?: Timeouts | undefined;
   /** See `setResetOnDeath`. Default true. */
   readonly resetOnDeath?: boolean;
+  /**
+   * To a peer's HBONE port: sockets of different lanes are led to different workers of the peer's, as far as it has so many.
+   * Default: whichever they are led to.
+   */
+  readonly lane?: number;
 }
 
 /** The sockets that a tunnel worker opens in pods, and what it reads from those it accepts. */
@@ -132,6 +137,33 @@ function open6(options: Omit<addon.SocketOptions, 'family' | 'bind'>, destinatio
   }
 }
 
+/**
+ * The port says the lane: half of it, modulo the peer's workers, is what tells its kernel which one is first
+ * (lookup.bpf.c). Lanes are apart for as many workers as divide this.
+ */
+const lanes = 24;
+/** If the pod uses that many in a row itself, the lane is given up. */
+const mostLaneAttempts = 8;
+
+const unspecified4 = Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0, 0, 0, 0);
+const unspecified6 = new Uint8Array(16);
+
+/** A socket of a lane. Two connections do not share such a port: it is not free while one is in TIME_WAIT. */
+function openLane(options: Omit<addon.SocketOptions, 'bind'>, lane: number): number {
+  const address = options.family === 6 ? unspecified6 : unspecified4;
+  const first = Math.ceil(dialPorts.first / 2 / lanes);
+  const end = Math.floor(dialPorts.last / 2 / lanes);
+  for (let attempt = 1; attempt <= mostLaneAttempts; attempt += 1) {
+    const port = 2 * (lanes * randomInt(first, end) + (lane % lanes));
+    try {
+      return addon.socketOpen({ ...options, bind: { address, port } });
+    } catch (error) {
+      if (errnoOf(error) !== 'EADDRINUSE') throw error;
+    }
+  }
+  return addon.socketOpen(options);
+}
+
 /** Duplex options that Node honours for an adopted descriptor but does not declare. */
 interface AdoptOptions extends net.SocketConstructorOpts {
   /** Do not read before somebody asks: the socket is not connected yet. */
@@ -176,16 +208,16 @@ export function createPodSockets(bpffs: string, pinName?: string): PodSockets {
         timeouts: inquiry.decode(peer.timeouts),
       };
     },
-    openOutbound: (netnsFd, destination, source, { timeouts, resetOnDeath = true } = {}) =>
-      adopt(
-        addon.socketOpen({
-          netnsFd,
-          family: familyOf(destination.address),
-          storage: [tag],
-          options: legOptions(timeouts, resetOnDeath),
-          ...(source === undefined ? {} : { bind: { address: encodeAddress(source), port: 0 } }),
-        }),
-      ),
+    openOutbound: (netnsFd, destination, source, { timeouts, resetOnDeath = true, lane } = {}) => {
+      const set = legOptions(timeouts, resetOnDeath);
+      const options = { netnsFd, family: familyOf(destination.address), storage: [tag], options: set };
+      if (lane !== undefined) return adopt(openLane(options, lane));
+      return adopt(
+        addon.socketOpen(
+          source === undefined ? options : { ...options, bind: { address: encodeAddress(source), port: 0 } },
+        ),
+      );
+    },
     openInbound: (netnsFd, destination, client) => {
       const value = encodePeer({
         kind: peerKind.SPOKEN,

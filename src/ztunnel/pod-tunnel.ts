@@ -31,6 +31,8 @@ export interface KnownMesh {
   readonly certificates: WorkerCertificates;
   readonly costs: EndpointCosts;
   readonly retries: RetryBudget;
+  /** Of the worker's sessions to peers: those of different lanes end at different workers. */
+  readonly lane: number;
   /** How long a session of a pool may be idle. */
   readonly poolIdleMs: number;
   /** Of every session, of both ends. */
@@ -254,7 +256,10 @@ export class PodTunnel {
   #open(nextHop: Endpoint): Socket {
     if (this.#state === 'draining') throw new HboneError('CLOSED', 'the pod is leaving');
     // What is lost with a session is told by its frames: whatever closes it, streams that have not ended are reset.
-    const socket = this.#deps.sockets.openOutbound(this.#netnsFd, nextHop, undefined, { resetOnDeath: false });
+    const socket = this.#deps.sockets.openOutbound(this.#netnsFd, nextHop, undefined, {
+      resetOnDeath: false,
+      lane: this.mesh.lane,
+    });
     this.#keep(socket);
     return socket;
   }

@@ -33,7 +33,12 @@ export interface PodSockets {
     netnsFd: number,
     destination: Endpoint,
     source: Address | undefined,
-    options?: { readonly timeouts?: Timeouts | undefined; readonly resetOnDeath?: boolean },
+    options?: {
+      readonly timeouts?: Timeouts | undefined;
+      readonly resetOnDeath?: boolean;
+      /** To a peer's HBONE port: sockets of different lanes are led to different workers of the peer's. */
+      readonly lane?: number;
+    },
   ): Socket;
   /**
    * The same for the app's side of an inbound connection; the app will see `client` as its peer. With port 0 it will see the

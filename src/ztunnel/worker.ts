@@ -103,6 +103,7 @@ class TunnelWorker {
       }),
       costs: new EndpointCosts({ memory: mesh.endpointCosts, worker: slot }),
       retries: new RetryBudget({ workers: mesh.workers }),
+      lane: slot,
       poolIdleMs: mesh.poolIdleMs,
       session: mesh.session,
     };

@@ -111,6 +111,7 @@ export class WorldPod {
           certificates: this.certificates,
           costs: new EndpointCosts({ memory: EndpointCosts.allocate(1), worker: 0 }),
           retries: new RetryBudget({ workers: 1 }),
+          lane: 0,
           poolIdleMs: 300_000,
           session: {},
         },
