@@ -10,6 +10,7 @@ import type {
   Pod,
   SpiffeId,
 } from '../mesh/index.ts';
+import { compileSoon } from './compiling.ts';
 import type { ListedConnection } from './connection-lists.ts';
 import { ZtunnelError } from './errors.ts';
 import { LEDGER_PODS } from './ledger.ts';
@@ -115,6 +116,7 @@ export class TunnelWorkers {
     const descriptorLimit = Math.floor((options.descriptorLimit - options.descriptorReserve) / options.workers);
     this.#namespaces = new Namespaces(deps.duplicate);
     const mesh = workerMesh(options, deps);
+    compileSoon();
     this.#costs = mesh && new EndpointCosts({ memory: mesh.endpointCosts, worker: undefined });
     this.#seats = Array.from(
       { length: options.workers },
