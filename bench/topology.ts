@@ -1,4 +1,5 @@
 /** The beds that benches of the mesh run on: nodes, pods, agents and a control process. */
+import { defaultWorkers } from '../src/cli/default-workers.ts';
 import type { Lab, LabAgent, LabControl, LabNode, LabPod } from '../test/lab/index.ts';
 import { nodeManifest, podManifest } from '../test/lab/manifests.ts';
 
@@ -67,7 +68,7 @@ async function linked(lab: Lab, one: string, other: string): Promise<[LabNode, L
 
 /** Enrols the node's pods; those that it enrolled before it knows from its state file. */
 async function startAgent(node: LabNode, control: LabControl): Promise<LabAgent> {
-  const agent = await node.agent({ control, kernelPath: true, logLevel: 'info' });
+  const agent = await node.agent({ control, kernelPath: true, logLevel: 'info', workers: defaultWorkers() });
   for (const pod of node.pods) await agent.enrol(pod);
   return agent;
 }

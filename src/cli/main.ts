@@ -1,16 +1,15 @@
 #!/usr/bin/env node
-import { availableParallelism } from 'node:os';
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { codeOf, messageOf } from '../mesh/index.ts';
 import { LOG_LEVELS, type LogLevel } from '../telemetry/index.ts';
 import { type DashboardFlags, withDashboard } from './dashboard-options.ts';
+import { defaultWorkers, MOST_WORKERS } from './default-workers.ts';
 import { type ExitCode, exitCode, type Output, terminal } from './exit.ts';
 import { addFlowCommands } from './flow-commands.ts';
 import { addPolicyCommands } from './policy-command.ts';
 import { type TelemetryFlags, telemetryOptions, withTelemetry } from './telemetry-options.ts';
 import { version } from './version.ts';
 
-const MAX_WORKERS = 64;
 /** Seconds. Below this a renewal that is tried once more would come too late. */
 const SHORTEST_LIFE = 5;
 /** 90 days (wire contract, section 3.4). */
@@ -43,9 +42,9 @@ export function program(output: Output, ended: (code: ExitCode) => void): Comman
     .option('--control <path>', "this node's socket of the control process; without it connections are only relayed")
     .option(
       '--workers <count>',
-      'tunnel workers, 1 to 64',
-      wholeNumber(1, MAX_WORKERS),
-      Math.min(availableParallelism(), MAX_WORKERS),
+      'tunnel workers, 1 to 64; default: half of the cores',
+      wholeNumber(1, MOST_WORKERS),
+      defaultWorkers(),
     )
     .option('--drain <seconds>', 'longest wait for open connections at a stop', seconds, 25)
     .option('--pool-idle <seconds>', 'how long a session without a connection is kept', someSeconds, 300)

@@ -99,7 +99,8 @@ test.serial('a pod that calls its own service reaches itself, and nothing leaves
       'dst.addr': apps.endpoint(of(server), APP_PORT),
     });
   }
-  t.deepEqual((await capture.stop()).filter(({ protocol }) => protocol === 'tcp').packets, []);
+  // Sessions that others have with it may still say something of themselves.
+  t.deepEqual(besideHbone((await capture.stop()).filter(({ protocol }) => protocol === 'tcp')), []);
 });
 
 test.serial('a pod that calls itself by its own address needs nobody', async (t) => {
