@@ -9,13 +9,23 @@ export interface NodeFlowsDeps {
   readonly flows: Pick<RecentFlows, 'page' | 'last' | 'podsCalled' | 'onAdded'>;
 }
 
+/** Who has waited longest is answered when there are more: it may be gone, and the socket serves no more than 64 at a time. */
+const MOST_WAITING = 32;
 /** A look at many records costs some milliseconds, which others must have in between. */
 const NEXT_LOOK_MS = 20;
+
+/** One who asks. */
+interface Asker {
+  wake(): void;
+  /** Is to be answered, whatever there is. */
+  isReleased: boolean;
+}
 
 /** Answers who asks for flows, also those who wait for the next one. */
 export class NodeFlows {
   readonly #deps: NodeFlowsDeps;
-  readonly #waiting = new Set<() => void>();
+  /** Who has waited longest comes first. */
+  readonly #waiting = new Set<Asker>();
   #isReleased = false;
 
   constructor(deps: NodeFlowsDeps) {
@@ -34,36 +44,46 @@ export class NodeFlows {
     this.#checkPod(pod);
     const filter = { ...given('pod', pod), ...given('from', from), ...given('to', to), ...given('verdict', verdict) };
     const until = performance.now() + waitMs;
+    const asker: Asker = { wake: () => {}, isReleased: this.#isReleased };
     let { after } = rest;
     let missed = 0;
-    for (;;) {
-      const page = this.#deps.flows.page({ ...rest, ...filter, after });
-      missed += page.missed;
-      const left = until - performance.now();
-      if (page.flows.length > 0 || left <= 0 || this.#isReleased) return { ...page, missed };
-      after = page.next;
-      // There was more to look at than one turn has time for; nothing is awaited between the look and the waiting.
-      if (after < this.#deps.flows.last) await this.#pause(Math.min(left, NEXT_LOOK_MS));
-      else await this.#pause(left, this.#deps.flows);
+    try {
+      for (;;) {
+        const page = this.#deps.flows.page({ ...rest, ...filter, after });
+        missed += page.missed;
+        const left = until - performance.now();
+        if (page.flows.length > 0 || left <= 0 || asker.isReleased) return { ...page, missed };
+        after = page.next;
+        // There was more to look at than one turn has time for; nothing is awaited between the look and the waiting.
+        if (after < this.#deps.flows.last) await this.#pause(asker, Math.min(left, NEXT_LOOK_MS));
+        else await this.#pause(asker, left, this.#deps.flows);
+      }
+    } finally {
+      this.#waiting.delete(asker);
     }
   }
 
   /** Answers all who wait, now and from now on at once: the agent stops. */
   release(): void {
     this.#isReleased = true;
-    for (const wake of [...this.#waiting]) wake();
+    for (const asker of this.#waiting) release(asker);
   }
 
   /** @param flows wakes earlier when something is added to them */
-  async #pause(ms: number, flows?: Pick<RecentFlows, 'onAdded'>): Promise<void> {
+  async #pause(asker: Asker, ms: number, flows?: Pick<RecentFlows, 'onAdded'>): Promise<void> {
     const { promise, resolve: wake } = Promise.withResolvers<void>();
     const timer = setTimeout(wake, ms);
     timer.unref();
-    this.#waiting.add(wake);
+    asker.wake = wake;
+    const [longest] = this.#waiting;
+    if (longest !== undefined && this.#waiting.size >= MOST_WAITING && !this.#waiting.has(asker)) {
+      this.#waiting.delete(longest);
+      release(longest);
+    }
+    this.#waiting.add(asker);
     const stop = flows?.onAdded(wake);
     await promise;
     stop?.();
-    this.#waiting.delete(wake);
     clearTimeout(timer);
   }
 
@@ -74,6 +94,11 @@ export class NodeFlows {
       `pod: no pod of this node is enrolled as ${JSON.stringify(pod.slice(0, 64))}; culvert status lists them`,
     );
   }
+}
+
+function release(asker: Asker): void {
+  asker.isReleased = true;
+  asker.wake();
 }
 
 /** @throws AgentError BAD_REQUEST */

@@ -1,4 +1,5 @@
 import {
+  type Address,
   type FlowDecision,
   type FlowSubject,
   flowPartyOf,
@@ -56,10 +57,10 @@ export class FlowSubjects {
     const { model, pods } = this.#deps;
     const [source, destination] = [pods.get(flow.source), pods.get(flow.destination)];
     const { network } = model.settings;
-    const client = source?.workload ?? model.workloadAt(network, flow.client.address);
-    const server = destination?.workload ?? model.workloadAt(network, flow.server.address);
+    const client = this.#workloadOf(source, flow.client.address);
+    const server = this.#workloadOf(destination, flow.server.address);
     const service = flow.asked && model.serviceAt(network, flow.asked.address, client?.namespace);
-    const proven = flow.kind === 'local' ? source?.workload : undefined;
+    const proven = flow.kind === 'local' && source !== undefined ? client : undefined;
     const sourceIdentity = proven && identityOf(proven);
     const destinationIdentity = proven && server && identityOf(server);
     const outbound: FlowSubject = {
@@ -91,6 +92,14 @@ export class FlowSubjects {
     };
   }
 
+  /** A pod that is gone is what it was: somebody else may have its address by now. */
+  #workloadOf(pod: PathPod | undefined, address: Address): Workload | undefined {
+    const { model } = this.#deps;
+    const own = pod?.workload ?? pod?.judged?.workload;
+    if (own !== undefined || pod?.state === 'left') return own;
+    return model.workloadAt(model.settings.network, address);
+  }
+
   /** Which of the workload's services was probably asked for: as the tunnel guesses (wire contract, section 6.7). */
   #guess(workload: Workload | undefined, port: number): Service | undefined {
     for (const [name, own] of Object.entries(workload?.services ?? {})) {
@@ -107,7 +116,9 @@ export class FlowSubjects {
     if (destination === undefined || flow.kind === 'outside') return { decision: undefined, dryRun: [] };
     const { client, server } = flow;
     const attempt = { source, sourceAddress: client.address, destination: server, throughWaypoint: false };
-    const decision = destination.rules.decide(attempt);
+    // What the mesh knows no more is judged by what it was: its flows end with it, and were not forbidden.
+    const { rules } = destination.judged ?? destination;
+    const decision = rules.decide(attempt);
     return { decision: told(decision), dryRun: decision.dryRun };
   }
 }

@@ -900,6 +900,26 @@ test('plaintext that is over has no identity, and only the pod tells of it', asy
   });
 });
 
+test('a flow that ends with its pods is theirs, whoever has their addresses by then, and was not denied', async (t) => {
+  const world = await setUp();
+  world.path.podChanged(webPod, WEB, 'left');
+  await world.update({ removed: [web.uid, db.uid] });
+  await world.update({ workloads: [{ ...cli, addresses: web.addresses }] });
+  world.kernel.end(ended({ end: 'reset-by-server' }));
+  world.clock.advance(50);
+  t.is(world.remembered.length, 2);
+  for (const record of world.remembered)
+    t.like(record, {
+      ended: 'reset-by-server',
+      source: flowPartyOf(web),
+      destination: flowPartyOf(db),
+      sourceIdentity: identityOf(web),
+      destinationIdentity: identityOf(db),
+      security: 'kernel',
+      decision: { allowed: true, reason: 'no-policy' },
+    });
+});
+
 test('a probe of the kubelet says that nobody was asked', async (t) => {
   const world = await setUp({ policies: [onlyFor('cli')] });
   world.kernel.end(ended({ kind: 'probe', source: 0n, client: at('192.0.2.1', 1) }));

@@ -56,6 +56,15 @@ test('a wait ends when the agent stops, and none begins any more', async (t) => 
   t.deepEqual((await flows.page({ ...ask, waitMs: LONG_MS })).flows, []);
 });
 
+test('when too many wait, who has waited longest is answered, and the others wait on', async (t) => {
+  const { recent, flows } = node();
+  const all = Array.from({ length: 33 }, () => flows.page({ ...ask, waitMs: LONG_MS, verdict: 'failed' }));
+  t.deepEqual(await all[0], { flows: [], next: 0, missed: 0 });
+  recent.add([flowRecord({ ended: 'dial-refused' })]);
+  const others = await Promise.all(all.slice(1));
+  t.true(others.every((page) => page.flows.length === 1));
+});
+
 test('what is missed while waiting is told in the end', async (t) => {
   const recent = new RecentFlows({ perPod: 2 });
   recent.podChanged(flowPod(), 7n as NetnsCookie, 'enrolled');
