@@ -13,8 +13,8 @@ import {
   TunnelUse,
 } from '../agent/index.ts';
 import { duplicate, openKernel, peerUid } from '../kernel/index.ts';
-import { type FlowSink, type MeshUpdate, messageOf } from '../mesh/index.ts';
-import type { LogLevel } from '../telemetry/index.ts';
+import { type MeshUpdate, messageOf } from '../mesh/index.ts';
+import { FlowFan, type LogLevel } from '../telemetry/index.ts';
 import { TunnelWorkers, type TunnelWorkersOptions } from '../ztunnel/index.ts';
 import { joinAdmin, openScopedLog, portStatus, preflightAtStart } from './compose-admin.ts';
 import { joinDashboard, openLiveSeries } from './compose-dashboard.ts';
@@ -62,18 +62,9 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
     const bootId = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
     const live = openLiveSeries();
     const use = new TunnelUse(live.reader(telemetry.book, 'tunnel'));
-    const told: FlowSink = {
-      add: (records) => {
-        telemetry.flows.add(records);
-        dashboard.flows.add(records);
-      },
-    };
-    const flows: FlowSink = {
-      add: (records) => {
-        joined?.flows.add(records);
-        told.add(records);
-      },
-    };
+    // What is made later is not there yet when these are.
+    const told = new FlowFan({ log }, [telemetry.flows, { add: (records) => dashboard.flows.add(records) }]);
+    const flows = new FlowFan({ log }, [{ add: (records) => joined?.flows.add(records) }, told]);
     const tunnel: TunnelWorkers = new TunnelWorkers(
       {
         log: scoped.tunnel,

@@ -22,7 +22,7 @@ import { CertificateStore, systemClock as timer } from '../identity/index.ts';
 import { findControlGroup, type Kernel } from '../kernel/index.ts';
 import { type FlowSink, ReadModel } from '../mesh/index.ts';
 import { PolicyBook } from '../policy/index.ts';
-import type { LabelOptions, Log } from '../telemetry/index.ts';
+import { FlowFan, type LabelOptions, type Log } from '../telemetry/index.ts';
 import {
   backendsOf,
   directTo,
@@ -112,12 +112,7 @@ export function joinMesh(
       model,
       book,
       routing: routingOf(tunnel, model),
-      flows: {
-        add: (records) => {
-          flows.add(records);
-          told.add(records);
-        },
-      },
+      flows: new FlowFan({ log }, [flows, told]),
       series: { book: series, journal: new SeriesJournal({ log }, journal) },
       groups: { find: findControlGroup },
       directories,

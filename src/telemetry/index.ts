@@ -1,6 +1,7 @@
 export type { AccessLogDeps, AccessLogFormat, AccessLogMode, AccessLogOptions } from './access-log.ts';
 export { ACCESS_LOG_FORMATS, ACCESS_LOG_MODES, AccessLog } from './access-log.ts';
 export type { ExpositionFormat, TextFamily } from './exposition.ts';
+export { FlowFan } from './flow-fan.ts';
 export type { FlowMetricsOptions } from './flow-metrics.ts';
 export { FlowMetrics } from './flow-metrics.ts';
 export { FlowReader } from './flow-reader.ts';
