@@ -114,7 +114,7 @@ for (const [family, table] of [
         '--run',
         rogue.node.runDirectory,
       ]);
-      t.regex(tables.stdout, /uncaptured: default\/rogue: rerouted 1/);
+      t.regex(tables.stdout, /! pod default\/rogue went past the mesh: rerouted 1/);
     },
   );
 
