@@ -125,7 +125,7 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
         ],
         agent: () => node,
       },
-      { at: options.admin, preflight, config: { ...options } },
+      { at: options.admin, preflight, config: shownConfig(options) },
     );
     const dashboard = joinDashboard(
       { tunnel, log, metrics, live, use, costs: admin.costs, joined, run, agent: () => node },
@@ -176,6 +176,15 @@ export async function runAgent(options: AgentCommandOptions): Promise<ExitCode> 
     log.fatal({ error }, messageOf(error));
     return exitCode.failed;
   }
+}
+
+/** A map is nothing in JSON. */
+function shownConfig(options: AgentCommandOptions): Readonly<Record<string, unknown>> {
+  const { telemetry } = options;
+  return {
+    ...options,
+    telemetry: { ...telemetry, accessLogNamespace: Object.fromEntries(telemetry.accessLogNamespace) },
+  };
 }
 
 type TunnelMesh = NonNullable<TunnelWorkersOptions['mesh']>;

@@ -80,9 +80,10 @@ interface Kept {
 function upkeep({ accessLog, writer, book, flowMetrics }: Kept): JoinedTelemetry['services'][number] {
   let timer: NodeJS.Timeout | undefined;
   const reopen = (): void => writer.reopen();
+  // From the beginning: without a handler the signal would end the process, and a log may be moved away at any time.
+  process.on('SIGUSR2', reopen);
   return {
     async start() {
-      process.on('SIGUSR2', reopen);
       timer = setInterval(() => {
         accessLog.sweep();
         book.sweep();
@@ -91,7 +92,6 @@ function upkeep({ accessLog, writer, book, flowMetrics }: Kept): JoinedTelemetry
     },
     async close() {
       clearInterval(timer);
-      process.off('SIGUSR2', reopen);
       accessLog.flush();
       await writer.close();
     },

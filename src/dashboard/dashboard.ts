@@ -60,6 +60,11 @@ export class Dashboard {
   }
 
   #handle(gate: Gate, request: IncomingMessage, response: ServerResponse): boolean {
+    if (response.socket === null) {
+      // An answer before it has not gone out yet. No browser asks so, and thousands of requests fit into one packet.
+      request.socket.destroy();
+      return true;
+    }
     const url = URL.parse(request.url ?? '/', 'http://localhost');
     if (url === null) return false;
     const admission = gate.admit(request, url.searchParams);
@@ -91,13 +96,16 @@ export class Dashboard {
       return true;
     }
     if (!isApi) return this.#deps.pages.handle(path, request, response) || this.#withoutPages(path, response);
-    if (path === '/api/live' && request.method === 'GET') this.#live.add(response, PAGE_HEADERS);
-    else this.#answerApi(url, request, response);
+    this.#answerApi(url, request, response);
     return true;
   }
 
   #answerApi(url: URL, request: IncomingMessage, response: ServerResponse): void {
     try {
+      if (url.pathname === '/api/live' && request.method === 'GET') {
+        this.#live.add(response, PAGE_HEADERS);
+        return;
+      }
       const answer = answerApi(this.#deps.source, url.pathname, url.searchParams);
       const body = JSON.stringify(answer?.body ?? { error: 'there is no such question' });
       response.writeHead(answer?.status ?? 404, JSON_HEADERS).end(request.method === 'HEAD' ? undefined : body);

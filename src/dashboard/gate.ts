@@ -131,7 +131,7 @@ function cookieOf(request: IncomingMessage, name: string): string | undefined {
 }
 
 function isOwnName(host: string): boolean {
-  return /^(localhost|127\.0\.0\.1|\[::1\])(:\d{1,5})?$/i.test(host);
+  return /^(localhost|127\.\d{1,3}\.\d{1,3}\.\d{1,3}|\[::1\])(:\d{1,5})?$/i.test(host);
 }
 
 function originHost(origin: string): string | undefined {
@@ -145,5 +145,8 @@ function originHost(origin: string): string | undefined {
 /** An IPv6 host has a whole /64 to ask from. */
 function accountOf(address: string | undefined): string {
   if (address === undefined) return OTHERS;
-  return address.includes('.') ? address : address.split(':').slice(0, 4).join(':');
+  if (address.includes('.')) return address;
+  const [head = [], tail = []] = address.split('::').map((part) => part.split(':'));
+  const zeros = address.includes('::') ? Math.max(0, 8 - head.length - tail.length) : 0;
+  return [...head, ...Array<string>(zeros).fill('0'), ...tail].slice(0, 4).join(':');
 }

@@ -18,6 +18,8 @@ export interface DashboardListenerOptions {
 
 /** Connections at a time, the live ones among them. */
 const MOST_CONNECTIONS = 128;
+/** Whoever takes nothing of an answer for so long is cut off. A live connection has something every two seconds. */
+const SILENCE_MS = 60_000;
 
 type State =
   | { readonly kind: 'closed' }
@@ -46,12 +48,18 @@ export class DashboardListener {
   open(): Promise<void> {
     const { address } = this.#options;
     const tried = Promise.withResolvers<void>();
-    const server = createServer({ headersTimeout: 10_000, requestTimeout: 10_000, keepAliveTimeout: 15_000 });
+    const server = createServer({
+      headersTimeout: 10_000,
+      requestTimeout: 10_000,
+      keepAliveTimeout: 15_000,
+      connectionsCheckingInterval: 1_000,
+    });
     server.maxConnections = MOST_CONNECTIONS;
+    server.timeout = SILENCE_MS;
     server.on('request', (request, response) => {
       // Nothing that is asked here has a body.
       request.resume();
-      if (!this.#deps.handle(request, response)) response.writeHead(404, PAGE_HEADERS).end('culvert: not found\n');
+      this.#answer(request, response);
     });
     server.on('error', (error) => {
       this.#failed(server, error);
@@ -69,6 +77,17 @@ export class DashboardListener {
 
   close(): void {
     this.#setState({ kind: 'closed' });
+  }
+
+  /** Never throws: nobody would catch it. */
+  #answer(...exchange: Parameters<Handler>): void {
+    const [, response] = exchange;
+    try {
+      if (!this.#deps.handle(...exchange)) response.writeHead(404, PAGE_HEADERS).end('culvert: not found\n');
+    } catch (error) {
+      this.#deps.log.error({ error }, 'a request to the dashboard failed in a way not foreseen');
+      response.destroy();
+    }
   }
 
   #failed(server: Server, error: Error): void {

@@ -61,6 +61,7 @@ export class LiveFeed {
       response.end('{"error":"too many dashboards are open; close one"}');
       return;
     }
+    const event = this.#event();
     response.writeHead(200, {
       ...headers,
       'content-type': 'text/event-stream; charset=utf-8',
@@ -70,7 +71,7 @@ export class LiveFeed {
     this.#clients.set(response, undefined);
     response.once('close', () => this.#remove(response));
     response.on('error', () => this.#remove(response));
-    response.write(this.#event());
+    response.write(event);
     this.#timer ??= setInterval(() => this.#tick(), this.#intervalMs).unref();
   }
 
@@ -85,7 +86,8 @@ export class LiveFeed {
   }
 
   #tick(): void {
-    const event = this.#event();
+    const event = this.#nextEvent();
+    if (event === undefined) return;
     const now = performance.now();
     for (const [client, since] of this.#clients) {
       if (this.#isStuck(client, since, now)) this.#cut(client);
@@ -118,6 +120,17 @@ export class LiveFeed {
     this.#timer = undefined;
   }
 
+  /** Undefined: there is none this time, and the log says why. */
+  #nextEvent(): string | undefined {
+    try {
+      return this.#event();
+    } catch (error) {
+      this.#deps.log.error({ error }, 'the dashboard cannot be told of the node');
+      return undefined;
+    }
+  }
+
+  /** @throws whatever the overview does */
   #event(): string {
     return `event: overview\ndata: ${JSON.stringify(this.#deps.overview())}\n\n`;
   }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { messageOf } from '../mesh/index.ts';
 import { DashboardError } from './errors.ts';
 
@@ -34,8 +34,9 @@ export function readToken(path: string): string {
 export function makeToken(path: string): string {
   const token = randomBytes(32).toString('base64url');
   try {
-    writeFileSync(path, `${token}\n`, { mode: 0o600 });
-    chmodSync(path, 0o600);
+    // A new file: one that is there may be open to others, or a link.
+    rmSync(path, { force: true });
+    writeFileSync(path, `${token}\n`, { mode: 0o600, flag: 'wx' });
   } catch (cause) {
     throw new DashboardError('TOKEN_UNUSABLE', `cannot write the dashboard's token to ${path}: ${messageOf(cause)}`, {
       cause,

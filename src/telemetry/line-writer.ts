@@ -211,9 +211,11 @@ export class LineWriter {
   /** As many lines as are written in one piece; at least one. */
   #nextPiece(): Piece | undefined {
     let text = '';
+    let bytes = 0;
     let lines = 0;
     for (const line of this.#lines) {
-      if (lines > 0 && text.length + line.length > this.#pieceBytes) break;
+      bytes += Buffer.byteLength(line);
+      if (lines > 0 && bytes > this.#pieceBytes) break;
       text += line;
       lines += 1;
     }

@@ -6,7 +6,10 @@ export interface LeveledLog {
 }
 
 /** Other names of levels: Istio's tools say `off`. */
-const ALIASES: Readonly<Record<string, LogLevel>> = { off: 'silent', warning: 'warn' };
+const ALIASES: ReadonlyMap<string, LogLevel> = new Map([
+  ['off', 'silent'],
+  ['warning', 'warn'],
+]);
 /** `scope=level`, or a level for all. */
 const CLAUSE = /^(?:([a-z-]+)=)?([a-z]+)$/;
 /** Longest text that is looked at. */
@@ -72,7 +75,7 @@ export class LogLevels<Scope extends string = string> {
 }
 
 function levelOf(name: string): LogLevel | undefined {
-  return ALIASES[name] ?? LOG_LEVELS.find((level) => level === name);
+  return ALIASES.get(name) ?? LOG_LEVELS.find((level) => level === name);
 }
 
 /** The first of those that are there most often. */

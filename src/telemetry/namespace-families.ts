@@ -28,6 +28,8 @@ abstract class GroupFamily<Kept extends Counted> {
   /** Series of a group. */
   readonly #series: number;
   readonly #kept = new Map<string, Kept>();
+  /** Groups for which there was no room, and when they were last counted elsewhere: each is said of once, not each time. */
+  readonly #refused = new Map<string, number>();
 
   /** @param others how many groups of others there are at most */
   constructor(name: string, help: string, budget: SeriesBudget, series: number, others: number) {
@@ -45,6 +47,8 @@ abstract class GroupFamily<Kept extends Counted> {
       this.#kept.delete(labels);
       this.#budget.giveBack(this.#series);
     }
+    for (const [labels, refusedAt] of this.#refused)
+      if (nowSeconds - refusedAt >= idleSeconds) this.#refused.delete(labels);
   }
 
   *slices(): Generator<string> {
@@ -52,7 +56,7 @@ abstract class GroupFamily<Kept extends Counted> {
   }
 
   protected of(group: Group, nowSeconds: number): Kept {
-    const known = this.#kept.get(group.labels) ?? this.#make(group);
+    const known = this.#kept.get(group.labels) ?? this.#make(group, nowSeconds);
     known.touchedAt = nowSeconds;
     return known;
   }
@@ -60,9 +64,14 @@ abstract class GroupFamily<Kept extends Counted> {
   protected abstract make(group: Group): Kept;
   protected abstract lines(kept: Kept): string;
 
-  #make(group: Group): Kept {
-    if (group.other === undefined) this.#budget.takeReserved(this.#series);
-    else if (!this.#budget.take(this.#series)) return this.of(group.other, 0);
+  #make(group: Group, nowSeconds: number): Kept {
+    const { labels, other } = group;
+    if (other === undefined) this.#budget.takeReserved(this.#series);
+    else if ((this.#refused.has(labels) && !this.#budget.hasRoom(this.#series)) || !this.#budget.take(this.#series)) {
+      this.#refused.set(labels, nowSeconds);
+      return this.of(other, nowSeconds);
+    }
+    this.#refused.delete(labels);
     const made = this.make(group);
     this.#kept.set(group.labels, made);
     return made;

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerOptions, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { constants, createBrotliCompress, createGzip, createZstdCompress } from 'node:zlib';
@@ -31,7 +32,9 @@ export interface ScrapeServerOptions {
 
 const ANY_ADDRESS = '::' as Address;
 const PATHS: ReadonlySet<string> = new Set(['/metrics', '/stats/prometheus']);
-const MOST_CONNECTIONS = 32;
+const MOST_CONNECTIONS = 64;
+/** Pods reach the port too: one that keeps connections must leave room for others. */
+const MOST_OF_AN_ADDRESS = 16;
 /** Answers under way; each may hold a text of its own. */
 const MOST_ANSWERS = 8;
 const HTTP_OPTIONS: ServerOptions = {
@@ -39,6 +42,7 @@ const HTTP_OPTIONS: ServerOptions = {
   requestTimeout: 5000,
   // Longer than a minute, the usual time between two scrapes.
   keepAliveTimeout: 65_000,
+  connectionsCheckingInterval: 1000,
   maxHeaderSize: 8192,
 };
 const PIECE_BYTES = 65_536;
@@ -69,6 +73,8 @@ export class ScrapeServer {
   readonly #results: Record<Result, number> = { answered: 0, 'cut-off': 0, refused: 0, failed: 0 };
   /** Who waits for the same text, waits for the same compressed one. */
   readonly #compressed = new WeakMap<readonly Buffer[], Map<Encoding, Promise<readonly Buffer[]>>>();
+  /** Open ones, by the address that they come from. */
+  readonly #connections = new Map<string, number>();
   #answers = 0;
   #state: State = { kind: 'new' };
 
@@ -123,6 +129,7 @@ export class ScrapeServer {
     const server = createServer(HTTP_OPTIONS, (request, response) => void this.#answer(request, response));
     server.maxConnections = MOST_CONNECTIONS;
     server.on('drop', () => this.#count('refused'));
+    server.on('connection', (socket) => this.#admit(socket));
     server.on('error', (error) => {
       this.#retry(server, error);
       tried();
@@ -131,6 +138,22 @@ export class ScrapeServer {
     server.listen({ port, ...(address === undefined ? {} : { host: address }) }, () => {
       this.#deps.log.info({ at: this.status().at }, 'metrics are served');
       tried();
+    });
+  }
+
+  #admit(socket: Socket): void {
+    const { remoteAddress = '' } = socket;
+    const open = this.#connections.get(remoteAddress) ?? 0;
+    if (open >= MOST_OF_AN_ADDRESS) {
+      this.#count('refused');
+      socket.destroy();
+      return;
+    }
+    this.#connections.set(remoteAddress, open + 1);
+    socket.once('close', () => {
+      const left = (this.#connections.get(remoteAddress) ?? 1) - 1;
+      if (left > 0) this.#connections.set(remoteAddress, left);
+      else this.#connections.delete(remoteAddress);
     });
   }
 

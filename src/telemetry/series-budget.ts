@@ -36,9 +36,13 @@ export class SeriesBudget {
     this.#used += series;
   }
 
+  hasRoom(series: number): boolean {
+    return this.#used + this.#reserved + series <= this.limit;
+  }
+
   /** False: there is no room for them, which is counted. */
   take(series: number): boolean {
-    if (this.#used + this.#reserved + series > this.limit) {
+    if (!this.hasRoom(series)) {
       this.#overflowed += 1;
       return false;
     }

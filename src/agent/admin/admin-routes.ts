@@ -108,8 +108,9 @@ export class AdminRoutes {
       response.end();
       return;
     }
+    const dump = this.#deps.configDump();
     this.#dumps += 1;
-    pipeline(Readable.from(this.#deps.configDump()), response)
+    pipeline(Readable.from(dump), response)
       .catch((error: unknown) => {
         if (!response.destroyed) this.#deps.log.error({ error }, 'a config dump failed');
         response.destroy();

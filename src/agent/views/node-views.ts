@@ -63,6 +63,8 @@ const SAMPLE_MS = 5_000;
 const TICKS_A_SWEEP = 12;
 /** One page asks for several things at once. */
 const STATUS_MS = 1_000;
+/** Thousands of edges cost some 10 ms, which several pages shall not cost several times. */
+const MAP_MS = 1_000;
 const FLOWS_OF_AN_EDGE = 10;
 /** That are looked at to find those of an edge. */
 const FLOWS_LOOKED_AT = 500;
@@ -83,6 +85,7 @@ export class NodeViews implements DashboardSource, FlowSink {
   readonly #sinks: readonly FlowSink[];
   #ticker: { stop(): void } | undefined;
   #ticks = 0;
+  #map: { readonly at: number; readonly view: MapView } | undefined;
   #status: { readonly at: number; readonly status: StatusReply } | undefined;
   #cpu: { readonly at: number; readonly seconds: ReadonlyMap<number, number> } | undefined;
   #cpuShares: ReadonlyMap<number, number> = new Map();
@@ -136,16 +139,9 @@ export class NodeViews implements DashboardSource, FlowSink {
   }
 
   map(): MapView {
-    const edges = this.#traffic.edges(this.#deps.series.edges());
-    const nodes = new Map<string, MapNode>();
-    const put = (end: MapEnd, isHere: boolean): void => {
-      nodes.set(end.id, { ...end, isHere: isHere || nodes.get(end.id)?.isHere === true });
-    };
-    for (const { from, to, isFromHere, isToHere } of edges) {
-      put(from, isFromHere && from.kind !== 'outside');
-      put(to, isToHere && to.kind !== 'outside');
-    }
-    return { nodes: [...nodes.values()], edges: edges.map(({ edge }) => edge), isCut: this.#traffic.isCut };
+    const at = this.#deps.clock.now();
+    if (this.#map === undefined || Math.abs(at - this.#map.at) >= MAP_MS) this.#map = { at, view: this.#mapNow() };
+    return this.#map.view;
   }
 
   edge(id: string): EdgeDetails | undefined {
@@ -239,6 +235,19 @@ export class NodeViews implements DashboardSource, FlowSink {
     return this.#deps.explain(question);
   }
 
+  #mapNow(): MapView {
+    const edges = this.#traffic.edges(this.#deps.series.edges());
+    const nodes = new Map<string, MapNode>();
+    const put = (end: MapEnd, isHere: boolean): void => {
+      nodes.set(end.id, { ...end, isHere: isHere || nodes.get(end.id)?.isHere === true });
+    };
+    for (const { from, to, isFromHere, isToHere } of edges) {
+      put(from, isFromHere && from.kind !== 'outside');
+      put(to, isToHere && to.kind !== 'outside');
+    }
+    return { nodes: [...nodes.values()], edges: edges.map(({ edge }) => edge), isCut: this.#traffic.isCut };
+  }
+
   #tick(): void {
     const now = this.#deps.clock.now();
     this.#samples.take(this.#deps.series.totals(), now);
@@ -250,6 +259,8 @@ export class NodeViews implements DashboardSource, FlowSink {
   }
 
   #sweep(): void {
+    this.#map = undefined;
+    this.#traffic.sweep();
     this.#pods.keep(new Set(this.#statusNow().pods.map(cookieOf)));
     const { policies } = this.#deps;
     if (policies !== undefined) this.#policies.keep(new Set(Array.from(policies(), policyName)));

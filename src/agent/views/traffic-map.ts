@@ -102,6 +102,16 @@ export class TrafficMap implements FlowSink {
     }
   }
 
+  /** Lets go of what is forgotten. To be called now and then: nobody may ever look. */
+  sweep(): void {
+    this.#forget(this.#now());
+  }
+
+  /** Edges that are kept. */
+  get size(): number {
+    return this.#edges.size;
+  }
+
   get isCut(): boolean {
     return this.#now() - this.#cutAt < FORGOTTEN_MS;
   }

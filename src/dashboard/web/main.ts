@@ -37,7 +37,7 @@ let liveState: LiveState = 'waiting';
 /** The address's part after #: `/map?edge=...`. */
 function route(): void {
   const [path = '', query = ''] = location.hash.replace(/^#\/?/, '').split('?');
-  const name = path in MAKERS ? path : 'overview';
+  const name = Object.hasOwn(MAKERS, path) ? path : 'overview';
   const page = pages.get(name) ?? MAKERS[name]?.() ?? overview;
   pages.set(name, page);
   for (const link of document.querySelectorAll('nav.rail a'))

@@ -32,6 +32,15 @@ test('the addresses of an IPv6 network count as one', (t) => {
   t.is(ask(gate, '2001:db8:1:3::1', TOKEN), 'admitted');
 });
 
+test('the zeros that an IPv6 address leaves out belong to its network too', (t) => {
+  const gate = new Gate({ token: TOKEN, maxWrong: 2, now: () => 0 });
+  t.is(ask(gate, '2001:db8::1', 'wrong'), '401');
+  t.is(ask(gate, '2001:db8::2', 'wrong'), '401');
+  t.is(ask(gate, '2001:db8::3:4:5:6', TOKEN), '429');
+  t.is(ask(gate, '2001:db8:0:0:7:8:9:a', TOKEN), '429');
+  t.is(ask(gate, '2001:db8:0:1::1', TOKEN), 'admitted');
+});
+
 test('ever new addresses are remembered in a bounded place, where they share one account', (t) => {
   let now = 0;
   const gate = new Gate({ token: TOKEN, maxWrong: 2, now: () => now });

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { readFileSync, statSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { request } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -28,12 +28,12 @@ interface Served extends AsyncDisposable {
   readonly dashboard: Dashboard;
 }
 
-async function serve(token?: string, live?: LiveOptions): Promise<Served> {
+async function serve(token?: string, live?: LiveOptions, source = new FakeSource()): Promise<Served> {
   const folder = await mkdtemp(join(tmpdir(), 'culvert-pages-'));
   await writeFile(join(folder, 'index.html'), '<!doctype html>');
   await writeFile(join(folder, 'main.js'), 'export {};');
   const dashboard = new Dashboard(
-    { source: new FakeSource(), pages: new Pages(folder), log: silentLog() },
+    { source, pages: new Pages(folder), log: silentLog() },
     live === undefined ? {} : { live },
   );
   const listener = new DashboardListener(
@@ -217,6 +217,45 @@ test('the 33rd client is turned away, and a place that is left is free again', a
   again.destroy();
 });
 
+test('whoever asks again and again without waiting for an answer is cut off after the first', async (t) => {
+  const source = new FakeSource();
+  let asked = 0;
+  const flows = source.flows.bind(source);
+  source.flows = (question) => {
+    asked += 1;
+    return flows(question);
+  };
+  await using served = await serve(undefined, undefined, source);
+  const socket = connect(served.port, '127.0.0.1');
+  socket.on('error', () => undefined);
+  socket.resume();
+  socket.write('GET /api/flows HTTP/1.1\r\nHost: localhost\r\n\r\n'.repeat(1_000));
+  await once(socket, 'close');
+  t.is(asked, 1);
+});
+
+test('an overview that fails is answered 500 to who begins to listen, and is left out for who does', async (t) => {
+  const source = new FakeSource();
+  const overview = source.overview.bind(source);
+  let isFailing = false;
+  let failures = 0;
+  source.overview = () => {
+    if (!isFailing) return overview();
+    failures += 1;
+    throw new Error('no');
+  };
+  await using served = await serve(undefined, { intervalMs: 1 }, source);
+  const reader = await listen(served.port);
+  await once(reader, 'data');
+  isFailing = true;
+  while (failures < 3) await new Promise(setImmediate);
+  t.is((await get(served.port, '/api/live')).status, 500);
+  isFailing = false;
+  await once(reader, 'data');
+  t.is(served.dashboard.live().clients, 1);
+  reader.destroy();
+});
+
 test('a port that is taken is tried again until it is free', async (t) => {
   await using first = await serve();
   const listener = new DashboardListener(
@@ -251,6 +290,12 @@ test('a token is made for this user only, and one of a file must be worth someth
   t.is(readFileSync(path, 'utf8').trim(), token);
   t.is(statSync(path).mode & 0o777, 0o600);
   t.is(readToken(path), token);
+  await rm(path);
+  const elsewhere = join(folder, 'elsewhere');
+  await writeFile(elsewhere, 'of somebody else');
+  await symlink(elsewhere, path);
+  makeToken(path);
+  t.is(readFileSync(elsewhere, 'utf8'), 'of somebody else', 'a link is not followed');
   await writeFile(path, 'short');
   t.throws(() => readToken(path), { code: 'TOKEN_UNUSABLE' });
   t.throws(() => readToken(join(folder, 'none')), { code: 'TOKEN_UNUSABLE' });

@@ -224,10 +224,34 @@ test('kinds of failures are bounded: beyond, they are said as one', (t) => {
   const record = (port: number): FlowRecord =>
     flowRecord({ ended: 'dial-refused', asked: { address: '10.96.0.2' as Address, port } });
   log.add(Array.from({ length: 10_000 }, (_, port) => record(port)));
-  t.is(read().length, 4097);
+  t.is(read().length, 257);
   t.is(log.counts()['rate-limited'], 0);
   log.flush();
   t.is(log.counts()['rate-limited'] + read().length, 10_000);
+});
+
+test('a pod that fails everywhere hides neither the failures of others nor its own of another reason', (t) => {
+  const { log, read } = logTo();
+  const record = (port: number, changes: Partial<FlowRecord> = {}): FlowRecord =>
+    flowRecord({ ended: 'dial-refused', asked: { address: '10.96.0.2' as Address, port }, ...changes });
+  log.add(Array.from({ length: 10_000 }, (_, port) => record(port)));
+  const before = read().length;
+  const other = 8n as NetnsCookie;
+  log.add([record(1, { pod: other }), record(2, { pod: other }), record(1, denied)]);
+  t.is(read().length, before + 3);
+  t.is(read().at(-1)?.reason, 'policy-denied');
+});
+
+test('what has stopped failing makes room', (t) => {
+  const { log, read } = logTo();
+  const record = (port: number): FlowRecord =>
+    flowRecord({ ended: 'dial-refused', asked: { address: '10.96.0.2' as Address, port } });
+  for (const round of [0, 1]) {
+    log.add(Array.from({ length: 256 }, (_, index) => record(round * 256 + index)));
+    log.sweep(performance.now() + 1001);
+  }
+  t.is(read().length, 512);
+  t.is(log.counts()['rate-limited'], 0);
 });
 
 test('an opening is said at level debug, up to the direction', (t) => {

@@ -99,6 +99,21 @@ test('what finds no room in the budget is other, and the budget holds', async (t
   t.true(budget.overflowed > 0);
 });
 
+test('what finds no room is said of once, however often it is counted, until it was idle', async (t) => {
+  const budget = new SeriesBudget(1000);
+  const { flows } = metricsOf(budget);
+  const records = Array.from({ length: 100 }, (_, index) => flowRecord({ source: party('web', `ns-${index}`) }));
+  flows.add(records);
+  const { overflowed } = budget;
+  t.true(overflowed > 0);
+  flows.add(records);
+  flows.add(records);
+  t.is(budget.overflowed, overflowed);
+  flows.sweep(performance.now() / 1000 + 601);
+  flows.add(records);
+  t.is(budget.overflowed, 2 * overflowed);
+});
+
 test('what is idle leaves, other does not', async (t) => {
   const budget = new SeriesBudget(1000);
   const { flows, text } = metricsOf(budget);

@@ -32,7 +32,17 @@ for (const [text, want] of SETS)
     t.is(levels.text(), 'info');
   });
 
-for (const bad of ['', 'loud', 'nowhere=debug', 'tunnel=', '=debug', 'debug,', 'tunnel:debug', 'x'.repeat(2000)])
+for (const bad of [
+  '',
+  'loud',
+  'constructor',
+  'nowhere=debug',
+  'tunnel=',
+  '=debug',
+  'debug,',
+  'tunnel:debug',
+  'x'.repeat(2000),
+])
   test(`setting ${JSON.stringify(bad.slice(0, 20))} changes nothing, and says what is wrong`, (t) => {
     const { levels } = setUp();
     t.is(typeof levels.set(`tunnel=debug,${bad}`), 'string');

@@ -179,6 +179,32 @@ test('more answers at a time than there is room for are refused', async (t) => {
   await server.close();
 });
 
+test('who keeps many connections leaves room for other addresses', async (t) => {
+  const server = await serverOf(counted());
+  t.teardown(() => server.close());
+  const kept = Array.from({ length: 16 }, () => connect(server.port ?? 0, LOOPBACK));
+  t.teardown(() => {
+    for (const socket of kept) socket.destroy();
+  });
+  await Promise.all(kept.map((socket) => once(socket, 'connect')));
+  const tooMany = connect(server.port ?? 0, LOOPBACK);
+  tooMany.on('error', () => undefined);
+  await once(tooMany, 'close');
+  t.is(server.counts().refused, 1);
+  const other = connect({ host: LOOPBACK, port: server.port ?? 0, localAddress: '127.0.0.2' });
+  other.write('GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n');
+  const [first] = await once(other, 'data');
+  t.regex(`${first}`, /^HTTP\/1\.1 200 /);
+  other.destroy();
+  for (const socket of kept.splice(0, 1)) {
+    socket.destroy();
+    await once(socket, 'close');
+  }
+  // The server may hear of it later than we do.
+  while ((await ask(server).catch(() => undefined)) === undefined) await sleep(5);
+  t.pass();
+});
+
 test('a text that cannot be made is counted, and the next is asked for anew', async (t) => {
   let times = 0;
   const server = await serverOf({

@@ -106,6 +106,16 @@ test('a worker is shown with its share of a processor since the last look', asyn
   });
 });
 
+test('the map is made once a second, however many ask for it', (t) => {
+  const world = views();
+  const first = world.views.map();
+  t.is(world.views.map(), first);
+  world.tick(999);
+  t.is(world.views.map(), first);
+  world.tick(1);
+  t.not(world.views.map(), first);
+});
+
 test('without a control process there are no flows and no policies, and nothing fails', (t) => {
   const { views: made } = views();
   t.deepEqual(made.flows({ after: 4, limit: 10 }), { flows: [], next: 4, missed: 0 });

@@ -190,6 +190,17 @@ test('whoever is not of the mesh is outside, and a service without an endpoint h
   );
 });
 
+test('an edge that nobody ever looks at is forgotten as well', (t) => {
+  const clock = clockAt();
+  const map = new TrafficMap(clock);
+  map.add([flow()]);
+  map.sweep();
+  t.is(map.size, 1);
+  clock.advance(10 * MINUTE + 1);
+  map.sweep();
+  t.is(map.size, 0);
+});
+
 test('edges are bounded, and it is said that some are left out', (t) => {
   const clock = clockAt();
   const map = new TrafficMap(clock, { most: 10 });
