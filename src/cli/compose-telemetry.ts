@@ -43,6 +43,7 @@ export function joinTelemetry({ log }: { readonly log: Log }, options: Telemetry
       mode: options.accessLog,
       namespaces: options.accessLogNamespace,
       sample: options.accessLogSample,
+      rate: options.accessLogRate,
       format: options.accessLogFormat,
     },
   );

@@ -21,6 +21,8 @@ export interface TelemetryOptions {
   readonly accessLog: AccessLogMode;
   readonly accessLogNamespace: ReadonlyMap<string, AccessLogMode>;
   readonly accessLogSample: number;
+  /** Lines of clean ends a second, at most. */
+  readonly accessLogRate: number;
   readonly accessLogStart: boolean;
   readonly accessLogFormat: AccessLogFormat;
   /** Undefined: standard output. */
@@ -65,6 +67,7 @@ export function withTelemetry(command: Command): Command {
         .default(new Map<string, AccessLogMode>(), 'none'),
     )
     .option('--access-log-sample <fraction>', 'share of the clean ends that have a line, 0 to 1', fraction, 1)
+    .option('--access-log-rate <lines>', 'lines of clean ends in a second, at most', lineRate, 2000)
     .option('--access-log-start', 'also a line when a connection is opened', false)
     .addOption(
       new Option('--access-log-format <format>', 'of these lines').choices([...ACCESS_LOG_FORMATS]).default('json'),
@@ -75,12 +78,18 @@ export function withTelemetry(command: Command): Command {
 export function telemetryOptions(flags: TelemetryFlags): TelemetryOptions {
   const { metrics, accessLog, accessLogNamespace, accessLogSample, accessLogStart, accessLogFormat, accessLogFile } =
     flags;
-  const { seriesBudget, seriesIdle, kernelPathSecurity } = flags;
+  const { accessLogRate, seriesBudget, seriesIdle, kernelPathSecurity } = flags;
   return {
     metrics: metrics === 'off' ? undefined : metrics,
     ...{ accessLog, accessLogNamespace, accessLogSample, accessLogStart, accessLogFormat, accessLogFile },
-    ...{ seriesBudget, seriesIdle, kernelPathSecurity },
+    ...{ accessLogRate, seriesBudget, seriesIdle, kernelPathSecurity },
   };
+}
+
+function lineRate(text: string): number {
+  const lines = /^\d{1,7}$/.test(text) ? Number(text) : 0;
+  if (lines >= 1) return lines;
+  throw new InvalidArgumentError('It must be a whole number from 1 to 9999999.');
 }
 
 /** Not undefined: commander would make an empty text of it. */

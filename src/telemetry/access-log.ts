@@ -18,6 +18,8 @@ export interface AccessLogOptions {
   readonly namespaces?: ReadonlyMap<string, AccessLogMode>;
   /** Share of the clean ends that have a line, 0 to 1. The two agents of a connection choose the same ones. Default: 1. */
   readonly sample?: number;
+  /** Lines of clean ends in a second, at most: what is above it is only counted. Default: 2,000. */
+  readonly rate?: number;
   /** Default: json. */
   readonly format?: AccessLogFormat;
 }
@@ -34,6 +36,7 @@ export class AccessLog implements FlowSink {
   readonly #mode: AccessLogMode;
   readonly #namespaces: ReadonlyMap<string, AccessLogMode>;
   readonly #sample: number;
+  readonly #rate: number;
   readonly #isText: boolean;
   readonly #json: Logger;
   readonly #repeats = new Repeats((record, repeated) => this.#say(record, repeated));
@@ -41,12 +44,15 @@ export class AccessLog implements FlowSink {
   #time = '';
   #sampledOut = 0;
   #rateLimited = 0;
+  /** Lines of clean ends in this second. */
+  #cleanLines = 0;
 
   constructor({ writer }: AccessLogDeps, options: AccessLogOptions = {}) {
     this.#writer = writer;
     this.#mode = options.mode ?? 'all';
     this.#namespaces = options.namespaces ?? new Map();
     this.#sample = options.sample ?? 1;
+    this.#rate = options.rate ?? 2000;
     this.#isText = options.format === 'text';
     this.#json = pino(
       {
@@ -77,6 +83,7 @@ export class AccessLog implements FlowSink {
 
   /** To be called each second. */
   sweep(nowMs = performance.now()): void {
+    this.#cleanLines = 0;
     this.#repeats.sweep(nowMs);
   }
 
@@ -93,8 +100,12 @@ export class AccessLog implements FlowSink {
       return;
     }
     if (mode === 'errors') return;
-    if (this.#isSampled(record.id)) this.#say(record, 0);
-    else this.#sampledOut += 1;
+    if (!this.#isSampled(record.id)) this.#sampledOut += 1;
+    else if (this.#cleanLines >= this.#rate) this.#rateLimited += 1;
+    else {
+      this.#cleanLines += 1;
+      this.#say(record, 0);
+    }
   }
 
   #say(record: FlowRecord, repeated: number): void {

@@ -179,6 +179,16 @@ test('of clean ends a share is said, the same ones by both agents, and the rest 
   t.is(log.counts()['sampled-out'], 4000 - said.length);
 });
 
+test('clean ends have so many lines in a second and no more, and the rest is counted', (t) => {
+  const { log, lines } = logTo({ rate: 3 });
+  log.add(Array.from({ length: 5 }, () => flowRecord()));
+  t.is(lines.length, 3);
+  t.is(log.counts()['rate-limited'], 2);
+  log.sweep();
+  log.add([flowRecord()]);
+  t.is(lines.length, 4);
+});
+
 test('failures are never sampled', (t) => {
   const { log, lines } = logTo({ sample: 0 });
   log.add([flowRecord({ ended: 'dial-refused' })]);
