@@ -68,7 +68,9 @@ async function linked(lab: Lab, one: string, other: string): Promise<[LabNode, L
 
 /** Enrols the node's pods; those that it enrolled before it knows from its state file. */
 async function startAgent(node: LabNode, control: LabControl): Promise<LabAgent> {
-  const agent = await node.agent({ control, kernelPath: true, logLevel: 'info', workers: defaultWorkers() });
+  // As it is without options.
+  const args = ['--access-log-rate', '2000'];
+  const agent = await node.agent({ control, kernelPath: true, logLevel: 'info', workers: defaultWorkers(), args });
   for (const pod of node.pods) await agent.enrol(pod);
   return agent;
 }

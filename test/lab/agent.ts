@@ -60,6 +60,8 @@ export class LabAgent {
       ...['--workers', `${options.workers ?? 2}`, '--log-level', options.logLevel ?? 'debug'],
       ...(options.control === undefined ? [] : ['--node', node.name, '--control', options.control.socket(node)]),
       ...['--kernel-path', options.kernelPath === true ? 'on' : 'off'],
+      // Tests read what the log says of a connection, whatever else ends in that second.
+      ...['--access-log-rate', '1000000'],
       ...(options.kubeletCgroup === undefined ? [] : ['--kubelet-cgroup', options.kubeletCgroup]),
       ...(options.args ?? []),
     ];
