@@ -23,6 +23,7 @@ export class Exposition {
   readonly #families: TextFamily[] = [];
   readonly #running = new Map<ExpositionFormat, Promise<readonly Buffer[]>>();
   #last: Promise<unknown> = Promise.resolve();
+  #leftOut = 0;
 
   constructor(registry: Registry) {
     this.#registry = registry;
@@ -30,6 +31,11 @@ export class Exposition {
 
   add(families: readonly TextFamily[]): void {
     this.#families.push(...families);
+  }
+
+  /** Families that a fault kept out of a text, since the start. */
+  get leftOut(): number {
+    return this.#leftOut;
   }
 
   /** Of every family, whether or not there is a sample of it. */
@@ -66,20 +72,33 @@ export class Exposition {
       since = performance.now();
     };
     for (const { name, help, type } of this.#registry.getMetricsAsArray()) {
-      const lines = samplesOf(await this.#registry.getSingleMetricAsString(name));
-      if (lines !== '') pieces.push(Buffer.from(`${header({ name, help, type: `${type}` }, format)}${lines}\n`));
+      await this.#part(pieces, async (part) => {
+        const lines = samplesOf(await this.#registry.getSingleMetricAsString(name));
+        if (lines !== '') part.push(Buffer.from(`${header({ name, help, type: `${type}` }, format)}${lines}\n`));
+      });
       await breathe();
     }
     for (const family of this.#families) {
-      let isFirst = true;
-      for (const slice of family.slices()) {
-        if (slice !== '') pieces.push(Buffer.from(isFirst ? header(family, format) + slice : slice));
-        isFirst &&= slice === '';
-        await breathe();
-      }
+      await this.#part(pieces, async (part) => {
+        for (const slice of family.slices()) {
+          if (slice !== '') part.push(Buffer.from(part.length === 0 ? header(family, format) + slice : slice));
+          await breathe();
+        }
+      });
     }
     if (format === 'openmetrics') pieces.push(Buffer.from('# EOF\n'));
     return pieces;
+  }
+
+  /** One family: whole, or not at all. A fault of one, a source that throws say, must not hide all others. */
+  async #part(pieces: Buffer[], write: (part: Buffer[]) => Promise<void>): Promise<void> {
+    const part: Buffer[] = [];
+    try {
+      await write(part);
+      for (const piece of part) pieces.push(piece);
+    } catch {
+      this.#leftOut += 1;
+    }
   }
 }
 

@@ -47,6 +47,15 @@ export function openMetrics(options: MetricsOptions = {}): Metrics {
     labelNames: ['component', 'tag'],
     registers,
   }).set({ component: 'ztunnel', tag: options.version ?? 'unknown' }, 1);
+  new Counter({
+    name: 'culvert_metric_families_left_out_total',
+    help: 'Families that a fault kept out of an exposition',
+    registers,
+    collect() {
+      this.reset();
+      this.inc(exposition.leftOut);
+    },
+  });
   registerFamilies(registry, () => sources);
   exposition.add([workerDelay(() => sources)]);
 

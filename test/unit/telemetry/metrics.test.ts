@@ -115,3 +115,17 @@ test('two registries do not meet', async (t) => {
   one.enrolments.inc({ result: 'enrolled' });
   t.false((await other.text()).includes('result="enrolled"'));
 });
+
+test('a source that throws keeps its own family out, is counted, and hides no other', async (t) => {
+  const metrics = openMetrics({ process: false });
+  metrics.observe({
+    workers: () => 2,
+    enrolledPods: () => {
+      throw new Error('gone');
+    },
+  });
+  t.false((await metrics.text()).includes('culvert_enrolled_pods '));
+  const text = await metrics.text();
+  t.true(text.includes('culvert_workers 2'));
+  t.regex(text, /culvert_metric_families_left_out_total [12]/);
+});
