@@ -108,6 +108,17 @@ def made_socket(family):
     return client
 
 
+def ends_of(client):
+    """Whom it is connected to, and as whom. One that was reset already has no peer any more: then the reset is the error."""
+    try:
+        return {"peer": endpoint(client.getpeername()), "local": endpoint(client.getsockname())}
+    except OSError as error:
+        if error.errno != errno.ENOTCONN:
+            raise
+        code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNRESET
+        raise OSError(code, os.strerror(code)) from error
+
+
 def run():
     global at, seen
     to = f"::ffff:{options.to}" if options.mapped else options.to
@@ -140,7 +151,7 @@ def run():
     else:
         client.connect((to, options.port))
     if not options.fastopen_connect:  # which is not connected before it has sent
-        seen = {"peer": endpoint(client.getpeername()), "local": endpoint(client.getsockname())}
+        seen = ends_of(client)
     if options.hold:
         say({"event": "connected", **seen})
         for line in sys.stdin:
@@ -155,7 +166,7 @@ def run():
     at = "read"
     reply = read_line(client)
     if options.fastopen_connect:
-        seen = {"peer": endpoint(client.getpeername()), "local": endpoint(client.getsockname())}
+        seen = ends_of(client)
     if reply is None:
         say({**seen, "error": "EOF", "at": at})
         sys.exit(1)
