@@ -15,6 +15,7 @@ import {
   type Address,
   type AuthorizationPolicy,
   type Cidr,
+  NO_MATCH,
   type PolicyMatch,
   policyName,
   ReadModel,
@@ -47,21 +48,6 @@ const CASES = SIZES.flatMap((size) => SPREADS.map((how) => `${size}, ${how}` as 
 type Case = (typeof CASES)[number];
 const IDENTITIES = 200;
 
-const NOTHING: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
-
 const principalOf = (index: number) => `cluster.local/ns/ns-${index % 50}/sa/account-${index}`;
 const blockOf = (index: number) => `10.${index >> 8}.${index & 255}.0/24` as Cidr;
 
@@ -78,11 +64,11 @@ function matchOf(index: number): PolicyMatch {
     { destinationPorts: [10_000 + index] },
     { principals: [{ kind: 'exact', value: principalOf(index) }], sourceIps: [blockOf(index)] },
   ];
-  return { ...NOTHING, ...kinds[index % kinds.length] };
+  return { ...NO_MATCH, ...kinds[index % kinds.length] };
 }
 
 function policy(index: number, how: Arrangement, changes: Partial<AuthorizationPolicy> = {}): AuthorizationPolicy {
-  const match = how === 'all on one, blocks only' ? { ...NOTHING, sourceIps: [blockOf(index)] } : matchOf(index);
+  const match = how === 'all on one, blocks only' ? { ...NO_MATCH, sourceIps: [blockOf(index)] } : matchOf(index);
   return {
     namespace: 'shop',
     name: `policy-${index}`,

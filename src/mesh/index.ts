@@ -38,7 +38,7 @@ export type {
   ServiceAccountMatch,
   StringMatch,
 } from './policy.ts';
-export { policyName } from './policy.ts';
+export { matchOf, NO_MATCH, policyName } from './policy.ts';
 export type { ApplicablePolicies } from './policy-index.ts';
 export { ReadModel } from './read-model.ts';
 export type { ResponseFlags } from './response-flags.ts';

@@ -76,3 +76,24 @@ export interface AuthorizationPolicy {
 export function policyName({ namespace, name }: { namespace: string; name: string }): PolicyName {
   return `${namespace}/${name}`;
 }
+
+/** A match that asks for nothing: it matches everybody. */
+export const NO_MATCH: PolicyMatch = {
+  namespaces: [],
+  notNamespaces: [],
+  principals: [],
+  notPrincipals: [],
+  sourceIps: [],
+  notSourceIps: [],
+  destinationIps: [],
+  notDestinationIps: [],
+  destinationPorts: [],
+  notDestinationPorts: [],
+  serviceAccounts: [],
+  notServiceAccounts: [],
+};
+
+/** A match that asks for nothing else. */
+export function matchOf(fields: Partial<PolicyMatch>): PolicyMatch {
+  return { ...NO_MATCH, ...fields };
+}

@@ -1,10 +1,9 @@
 /** PeerAuthentication: who must prove an identity (wire contract, section 5.4). Pure. */
-import type { AuthorizationPolicy, PolicyClause, PolicyName } from '../../mesh/index.ts';
+import { type AuthorizationPolicy, matchOf, type PolicyClause, type PolicyName } from '../../mesh/index.ts';
 import type { MtlsMode, PeerAuthentication } from '../objects/index.ts';
 import type { PolicyCondition } from '../ports.ts';
 import { byAge } from './age.ts';
 import { ACCEPTED, type Conversion, unsupported } from './authorization.ts';
-import { matchOf } from './policy-rules.ts';
 
 /** Ports of one object, so that its policy stays within what agents take. */
 const MAX_PORTS = 1000;

@@ -3,7 +3,13 @@
  * policy allow more: a rule of ALLOW goes as a whole, a rule of DENY loses the part and so denies more. The contract's
  * reference lets such a DENY match nothing in some cases; here it is left out of the conjunction.
  */
-import type { AuthorizationPolicy, PolicyClause, PolicyMatch, PolicyRule } from '../../mesh/index.ts';
+import {
+  type AuthorizationPolicy,
+  matchOf,
+  type PolicyClause,
+  type PolicyMatch,
+  type PolicyRule,
+} from '../../mesh/index.ts';
 import { type FieldPath, formatField, type SaidCondition, type SaidFields, type SaidRule } from '../objects/index.ts';
 import type { IgnoredPart } from '../ports.ts';
 import { type FieldKind, keyKind, operationFields, sourceFields } from './policy-fields.ts';
@@ -29,26 +35,6 @@ export function convertRules(rules: readonly SaidRule[], owner: RuleOwner): Conv
     return [{ clauses, unlessThroughWaypoint: reading.isWholeAtWaypoint }];
   });
   return { rules: converted, ignored };
-}
-
-const NO_MATCH: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
-
-/** A match that asks for nothing else. */
-export function matchOf(fields: Partial<PolicyMatch>): PolicyMatch {
-  return { ...NO_MATCH, ...fields };
 }
 
 /** One rule, as it is read. */

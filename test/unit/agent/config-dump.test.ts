@@ -10,6 +10,7 @@ import {
   type AuthorizationPolicy,
   type Cidr,
   type NetnsCookie,
+  NO_MATCH,
   type PolicyMatch,
   ReadModel,
   type Service,
@@ -132,21 +133,6 @@ for (const [title, changes, want] of SERVICES)
     t.deepEqual(serviceJson(service(changes), [endpoint]), { ...PLAIN_SERVICE, ...want });
   });
 
-const NOTHING: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
-
 const policy: AuthorizationPolicy = {
   namespace: 'shop',
   name: 'strict',
@@ -158,7 +144,7 @@ const policy: AuthorizationPolicy = {
 
 test('a policy is written as the contract has it, matches without their empty fields', (t) => {
   const match: PolicyMatch = {
-    ...NOTHING,
+    ...NO_MATCH,
     namespaces: [{ kind: 'exact', value: 'a' }, { kind: 'presence' }],
     notPrincipals: [
       { kind: 'prefix', value: 'b' },
@@ -168,7 +154,7 @@ test('a policy is written as the contract has it, matches without their empty fi
     destinationPorts: [80],
     serviceAccounts: [{ namespace: 'shop', serviceAccount: 'web' }],
   };
-  const rules = [{ clauses: [{ matches: [match, NOTHING] }, { matches: [] }], unlessThroughWaypoint: false }];
+  const rules = [{ clauses: [{ matches: [match, NO_MATCH] }, { matches: [] }], unlessThroughWaypoint: false }];
   t.deepEqual(policyJson({ ...policy, rules }), {
     name: 'strict',
     namespace: 'shop',

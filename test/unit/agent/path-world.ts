@@ -6,6 +6,7 @@ import {
   type Endpoint,
   type FlowRecord,
   type MeshUpdate,
+  matchOf,
   type NetnsCookie,
   type Pod,
   type PolicyMatch,
@@ -41,12 +42,6 @@ export const [web, db, cli] = [workloadOf(webPod), workloadOf(dbPod), workloadOf
 /** A pod of another node. */
 export const far = workload({ name: 'far-0', node: 'n2', addresses: [addressOf('10.0.9.9')] });
 
-const ANYTHING: PolicyMatch = {
-  ...{ namespaces: [], notNamespaces: [], principals: [], notPrincipals: [] },
-  ...{ sourceIps: [], notSourceIps: [], destinationIps: [], notDestinationIps: [] },
-  ...{ destinationPorts: [], notDestinationPorts: [], serviceAccounts: [], notServiceAccounts: [] },
-};
-
 /** A policy of the namespace `shop` with one match. */
 export function policy(
   name: string,
@@ -54,7 +49,7 @@ export function policy(
   match: Partial<PolicyMatch>,
   changes: Partial<AuthorizationPolicy> = {},
 ): AuthorizationPolicy {
-  const rules = [{ clauses: [{ matches: [{ ...ANYTHING, ...match }] }], unlessThroughWaypoint: false }];
+  const rules = [{ clauses: [{ matches: [matchOf(match)] }], unlessThroughWaypoint: false }];
   return { namespace: 'shop', name, scope: 'namespace', action, rules, dryRun: false, ...changes };
 }
 

@@ -5,30 +5,13 @@ import { parseQuestionSource, parseQuestionTarget } from '../../../src/agent/pol
 import {
   type Address,
   type AuthorizationPolicy,
+  matchOf,
   type PolicyMatch,
   ReadModel,
   type Workload,
 } from '../../../src/mesh/index.ts';
 import { PolicyBook } from '../../../src/policy/index.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
-
-function match(changes: Partial<PolicyMatch>): PolicyMatch {
-  return {
-    namespaces: [],
-    notNamespaces: [],
-    principals: [],
-    notPrincipals: [],
-    sourceIps: [],
-    notSourceIps: [],
-    destinationIps: [],
-    notDestinationIps: [],
-    destinationPorts: [],
-    notDestinationPorts: [],
-    serviceAccounts: [],
-    notServiceAccounts: [],
-    ...changes,
-  };
-}
 
 function policy(name: string, action: 'allow' | 'deny', ...matches: PolicyMatch[]): AuthorizationPolicy {
   const rules = matches.map((each) => ({ clauses: [{ matches: [each] }], unlessThroughWaypoint: false }));
@@ -60,13 +43,17 @@ function answer(mesh: ReadModel, from: string, to: string, explain = false): Pol
   return answerQuestion({ mesh, book: new PolicyBook(mesh) }, question);
 }
 
-const webOnly = policy('web-only', 'allow', match({ serviceAccounts: [{ namespace: 'shop', serviceAccount: 'web' }] }));
-const noPort = policy('no-port', 'deny', match({ destinationPorts: [22] }));
+const webOnly = policy(
+  'web-only',
+  'allow',
+  matchOf({ serviceAccounts: [{ namespace: 'shop', serviceAccount: 'web' }] }),
+);
+const noPort = policy('no-port', 'deny', matchOf({ destinationPorts: [22] }));
 const strict = {
-  ...policy('istio_converted_static_strict', 'deny', match({ notPrincipals: [{ kind: 'presence' }] })),
+  ...policy('istio_converted_static_strict', 'deny', matchOf({ notPrincipals: [{ kind: 'presence' }] })),
 };
-const fromBlock = policy('block', 'allow', match({ sourceIps: [cidr('10.0.0.1/32')] }));
-const to4 = policy('to4', 'deny', match({ destinationIps: [cidr('10.0.0.2/32')] }));
+const fromBlock = policy('block', 'allow', matchOf({ sourceIps: [cidr('10.0.0.1/32')] }));
+const to4 = policy('to4', 'deny', matchOf({ destinationIps: [cidr('10.0.0.2/32')] }));
 
 for (const [title, from, to, policies, verdict, reason, text] of [
   ['nothing applies', 'shop/web-0', 'shop/db-0:80', [], 'allowed', 'no-policy', /^no policy applies to shop\/db-0$/],

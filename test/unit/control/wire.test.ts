@@ -10,14 +10,15 @@ import {
   parseFromAgent,
   parseFromControl,
 } from '../../../src/control/wire.ts';
-import type {
-  Address,
-  AuthorizationPolicy,
-  Cidr,
-  GatewayAddress,
-  MeshUpdate,
-  PolicyMatch,
-  SpiffeId,
+import {
+  type Address,
+  type AuthorizationPolicy,
+  type Cidr,
+  type GatewayAddress,
+  type MeshUpdate,
+  NO_MATCH,
+  type PolicyMatch,
+  type SpiffeId,
 } from '../../../src/mesh/index.ts';
 import { meshUpdate, service, workload } from '../../contract/fakes/mesh.ts';
 
@@ -30,20 +31,6 @@ const byAddress: GatewayAddress = {
   hboneMtlsPort: 15_008,
 };
 
-const nothing: PolicyMatch = {
-  namespaces: [],
-  notNamespaces: [],
-  principals: [],
-  notPrincipals: [],
-  sourceIps: [],
-  notSourceIps: [],
-  destinationIps: [],
-  notDestinationIps: [],
-  destinationPorts: [],
-  notDestinationPorts: [],
-  serviceAccounts: [],
-  notServiceAccounts: [],
-};
 const everything: PolicyMatch = {
   namespaces: [{ kind: 'exact', value: 'a' }],
   notNamespaces: [{ kind: 'prefix', value: 'b' }],
@@ -64,7 +51,7 @@ const policy: AuthorizationPolicy = {
   scope: 'workload-selector',
   action: 'deny',
   rules: [
-    { clauses: [{ matches: [everything, nothing] }, { matches: [] }], unlessThroughWaypoint: true },
+    { clauses: [{ matches: [everything, NO_MATCH] }, { matches: [] }], unlessThroughWaypoint: true },
     { clauses: [], unlessThroughWaypoint: false },
   ],
   dryRun: true,
@@ -228,7 +215,7 @@ for (const [title, change] of [
     t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
   });
 
-/** A policy that is not understood could allow more than it says, so nothing of such an update is taken. */
+/** A policy that is not understood could allow more than it says, so NO_MATCH of such an update is taken. */
 const { sourceIps: _, ...without } = everything;
 const rule = (match: object) => ({ rules: [{ clauses: [{ matches: [match] }], unlessThroughWaypoint: false }] });
 for (const [title, change] of [
@@ -261,7 +248,7 @@ for (const [title, field] of [
   ['policies', 'policies'],
   ['policies that are gone', 'removedPolicies'],
 ] as const)
-  test(`an update that says nothing of ${title} is not understood`, (t) => {
+  test(`an update that says NO_MATCH of ${title} is not understood`, (t) => {
     const update = { ...meshUpdate({ complete: true }), [field]: undefined };
     t.throws(() => parseFromControl(Buffer.from(JSON.stringify({ update }))), { instanceOf: SyntaxError });
   });

@@ -9,7 +9,6 @@ import {
   type MeshUpdate,
   type NetnsCookie,
   type Pod,
-  type PolicyMatch,
   ReadModel,
   type Service,
   type SpiffeId,
@@ -21,6 +20,7 @@ import type { Explanation } from '../../../../src/telemetry/index.ts';
 import { type EndpointHealth, endpointsOf, likelyRoute } from '../../../../src/ztunnel/index.ts';
 import { meshUpdate, service, workload } from '../../../contract/fakes/mesh.ts';
 import { pod } from '../../../contract/fakes/pods.ts';
+import { policy } from '../path-world.ts';
 
 /** What a conclusion must be. */
 export const ONE_SENTENCE = /^[^.?]+(\.\S[^.?]*)*\.$/;
@@ -59,23 +59,6 @@ export const dbPod = pod({ uid: 'db', name: 'db-0', serviceAccount: 'db', addres
 export const [WEB, DB] = [1n, 2n] as [NetnsCookie, NetnsCookie];
 
 export const enrolled = (of: Pod, cookie: NetnsCookie): PodRecord => ({ kind: 'enrolled', pod: of, cookie });
-
-const ANYTHING: PolicyMatch = {
-  ...{ namespaces: [], notNamespaces: [], principals: [], notPrincipals: [] },
-  ...{ sourceIps: [], notSourceIps: [], destinationIps: [], notDestinationIps: [] },
-  ...{ destinationPorts: [], notDestinationPorts: [], serviceAccounts: [], notServiceAccounts: [] },
-};
-
-/** A policy of the namespace `shop` with one match. */
-export function policy(
-  name: string,
-  action: 'allow' | 'deny',
-  match: Partial<PolicyMatch>,
-  changes: Partial<AuthorizationPolicy> = {},
-): AuthorizationPolicy {
-  const rules = [{ clauses: [{ matches: [{ ...ANYTHING, ...match }] }], unlessThroughWaypoint: false }];
-  return { namespace: 'shop', name, scope: 'namespace', action, rules, dryRun: false, ...changes };
-}
 
 /** What a PeerAuthentication that says STRICT becomes. */
 export const strict = policy('istio_converted_static_strict', 'deny', { notPrincipals: [{ kind: 'presence' }] });

@@ -2,6 +2,7 @@ import test from 'ava';
 import { flowId, flowParty, flowRecord } from '../../../contract/fakes/flows.ts';
 import { service, workload } from '../../../contract/fakes/mesh.ts';
 import { pod } from '../../../contract/fakes/pods.ts';
+import { policy } from '../path-world.ts';
 import {
   addressOf,
   DB,
@@ -14,7 +15,6 @@ import {
   legacy,
   NOW,
   ONE_SENTENCE,
-  policy,
   type Scene,
   said,
   strict,
